@@ -1,0 +1,1 @@
+"""Offline: open_clip checkpoints to ONNX model folders, and pictures to galleries. Imports pocketlens, never the reverse."""

@@ -1,0 +1,1 @@
+"""Offline: smaller ONNX graphs. Imports pocketlens, never the reverse."""

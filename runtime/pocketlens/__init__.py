@@ -1,0 +1,1 @@
+"""pocketlens: on-device picture retrieval."""

@@ -1,0 +1,12 @@
+"""The one place that fixes the import order of the native libraries: onnxruntime before usearch.
+
+usearch 2.26.2 to 2.26.6 crash the interpreter (SIGSEGV) when imported before onnxruntime. pyproject.toml holds usearch
+below them; the order is kept all the same, so that somebody who overrides the range is not killed by an import.
+"""
+
+from __future__ import annotations
+
+import onnxruntime as ort  # isort: skip
+import usearch.index as usearch  # isort: skip
+
+__all__ = ["ort", "usearch"]

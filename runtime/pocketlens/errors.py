@@ -1,0 +1,57 @@
+"""Every error that pocketlens raises on purpose.
+
+PocketlensError
+├── FormatError            a folder or manifest is not what it should be: missing, foreign, unknown version, bad field
+│   └── CorruptFile        a file's bytes are not those its manifest recorded
+├── EncoderMismatch        a query encoder and a gallery live in different embedding spaces
+├── MissingPart            the bundle or installation lacks what the call needs (a tower, a tokenizer, an extra)
+├── BadImage               a picture cannot be decoded
+├── BadQuery               a query has the wrong type, shape or value (also a ValueError)
+└── Refused                an offline stage measured its own result and did not write it
+
+A message names the file, what was found and what was expected.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class PocketlensError(Exception):
+    """Root of all errors raised on purpose; catching it catches every bad input."""
+
+
+class FormatError(PocketlensError):
+    """A folder or manifest is missing, foreign, of an unknown version, or has a wrong field."""
+
+
+class CorruptFile(FormatError):
+    """A file differs from what its manifest recorded. No native code has seen it."""
+
+    def __init__(self, path: Path, *, found: str, expected: str) -> None:
+        super().__init__(f"{path} is damaged: found {found}, expected {expected}")
+        self.path = path
+
+
+class EncoderMismatch(PocketlensError):
+    """A query encoder and a gallery belong to different embedding spaces."""
+
+
+class MissingPart(PocketlensError):
+    """The bundle, model or installation lacks a part that the call needs."""
+
+
+class BadImage(PocketlensError):
+    """A picture cannot be decoded. `reason` is one line without the file's name."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"{name}: cannot be read as a picture: {reason}")
+        self.reason = reason
+
+
+class BadQuery(PocketlensError, ValueError):
+    """A query has the wrong type, shape or value."""
+
+
+class Refused(PocketlensError):
+    """An offline stage measured its own result, found it wanting, and wrote nothing."""

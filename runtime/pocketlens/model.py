@@ -1,0 +1,213 @@
+"""The model folder: model.json beside ONNX towers, a tokenizer and golden values. See docs/formats.md.
+
+Opening reads the manifest only. A file is hashed when it is first asked for, before any native code sees it.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from pocketlens.errors import CorruptFile, FormatError
+from pocketlens.files import check_file, sha256_of
+from pocketlens.manifest import read_manifest
+
+FORMAT = "pocketlens-model"
+VERSION = 1
+MANIFEST = "model.json"
+GOLDEN = "golden.npz"
+PLACEHOLDER_ID = -1
+
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*(/[A-Za-z0-9_][A-Za-z0-9_.\-]*)?")
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """An embedding space. `id` is "<name>@<sha256>" over the float image tower's weights and its preprocessing."""
+
+    id: str
+    dim: int
+
+
+@dataclass(frozen=True, slots=True)
+class FileRecord:
+    """What a manifest knows of one file beside it."""
+
+    sha256: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where the weights come from: the open_clip architecture, and a tag, "random:SEED" or "sha256:…" of a checkpoint."""
+
+    architecture: str
+    weights: str
+
+
+@dataclass(frozen=True, slots=True)
+class TextSpec:
+    """The text tower and everything a runtime needs to feed it.
+
+    Attributes:
+        file: text graph; input_ids int64 (n, l), pseudo_tokens float32 (n, p, token_dim) -> embedding float32 (n, dim).
+        precision: what the weights are stored as, for people.
+        opset: ONNX opset of the graph.
+        clean: text cleaning, by open_clip's names; every rule repairs mojibake and HTML entities first.
+        context_length: the most tokens the tower takes, markers included.
+        pad_id: fills a row of ids up to its length.
+        end_id: the id that must stand last when an over-long text is cut.
+        pooling: which token the embedding is read from.
+        trim: whether a row may be cut to its real length without changing the embedding. False: pad to context_length.
+        placeholder_id: where an id equals it, the next pseudo-token stands in for the token's embedding.
+        token_dim: width of a token embedding.
+        tokenizer: file in Hugging Face `tokenizers` format, or None when the checkpoint came without one.
+    """
+
+    file: str
+    precision: str
+    opset: int
+    clean: Literal["lower", "whitespace", "canonicalize"]
+    context_length: int
+    pad_id: int
+    end_id: int
+    pooling: Literal["end", "last", "mean", "first"]
+    trim: bool
+    placeholder_id: int
+    token_dim: int
+    tokenizer: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class PictureSpec:
+    """The image tower and its preprocessing outside the graph (mean, std and 1/255 are inside).
+
+    Attributes:
+        file: image graph; pixels uint8 (n, side, side, 3) RGB -> embedding float32 (n, dim).
+        precision: what the weights are stored as, for people.
+        opset: ONNX opset of the graph.
+        side: height and width of the input, in pixels.
+        mode: "shortest" scales the short side to `side` and crops the centre; "squash" ignores the aspect ratio.
+        interpolation: Pillow's antialiased filter.
+    """
+
+    file: str
+    precision: str
+    opset: int
+    side: int
+    mode: Literal["shortest", "squash"]
+    interpolation: Literal["bilinear", "bicubic"]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelManifest:
+    """model.json. `quality` holds measured figures by name; `made_with` the versions of what made the folder."""
+
+    name: str
+    licence: str
+    source: Source
+    space: Space
+    text: TextSpec | None
+    image: PictureSpec | None
+    quality: dict[str, float]
+    made_with: dict[str, str]
+    files: dict[str, FileRecord]
+
+    def only(self, tower: Literal["text", "image"]) -> ModelManifest:
+        """Return the manifest of a folder that holds this one tower; golden.npz keeps its record."""
+        if tower == "text" and self.text is not None:
+            kept = {self.text.file, self.text.tokenizer, GOLDEN}
+            return replace(self, image=None, files={name: r for name, r in self.files.items() if name in kept})
+        if tower == "image" and self.image is not None:
+            kept = {self.image.file, GOLDEN}
+            return replace(self, text=None, files={name: r for name, r in self.files.items() if name in kept})
+        raise FormatError(f"model {self.name} has no {tower} tower")
+
+
+class Model:
+    """An opened model folder.
+
+    Attributes:
+        path: the folder.
+        manifest: its parsed model.json.
+    """
+
+    def __init__(self, path: Path, manifest: ModelManifest) -> None:
+        self.path = path
+        self.manifest = manifest
+        self._checked: set[str] = set()
+
+    @classmethod
+    def open(cls, path: Path, *, manifest_sha256: str | None = None) -> Model:
+        """Open a folder and parse its manifest.
+
+        Args:
+            path: the model folder.
+            manifest_sha256: what model.json must hash to, when a bundle vouches for it.
+
+        Raises:
+            FormatError: not a model folder of a known version, or a field is wrong.
+            CorruptFile: model.json is not the one the bundle recorded.
+        """
+        manifest_path = path / MANIFEST
+        if manifest_sha256 is not None and manifest_path.is_file():
+            found = sha256_of(manifest_path)
+            if found != manifest_sha256:
+                raise CorruptFile(manifest_path, found=f"sha256 {found[:16]}…", expected=f"{manifest_sha256[:16]}…")
+        manifest = read_manifest(manifest_path, ModelManifest, format=FORMAT, version=VERSION)
+        _check_names(manifest, manifest_path)
+        return cls(path, manifest)
+
+    def file(self, name: str) -> Path:
+        """Return the path of a file listed in the manifest, after its size and sha256 have been checked once."""
+        path = self.path / name
+        if name not in self._checked:
+            record = self.manifest.files[name]
+            check_file(path, sha256=record.sha256, size_bytes=record.size_bytes)
+            self._checked.add(name)
+        return path
+
+
+def find_model(name_or_path: str) -> Path:
+    """Return the folder of a model given by path or by the name of one that ships with pocketlens.
+
+    Raises:
+        FormatError: neither a folder nor the name of a shipped model.
+    """
+    path = Path(name_or_path)
+    if path.is_dir():
+        return path
+    shipped = shipped_models()
+    if name_or_path in shipped:
+        return shipped[name_or_path]
+    names = ", ".join(sorted(shipped)) or "none found"
+    raise FormatError(f"{name_or_path}: neither a model folder nor a model that ships with pocketlens ({names})")
+
+
+def shipped_models() -> dict[str, Path]:
+    """Return the models that ship, by name: package data in a wheel, models/<name>/model in a checkout."""
+    here = Path(__file__).resolve().parent
+    folders = [*here.glob("models/*"), *here.parents[1].glob("models/*/model")]
+    found = [folder for folder in folders if (folder / MANIFEST).is_file()]
+    return {(folder.parent.name if folder.name == "model" else folder.name): folder for folder in found}
+
+
+def _check_names(manifest: ModelManifest, path: Path) -> None:
+    for name in manifest.files:
+        if not _PLAIN_NAME.fullmatch(name):
+            raise FormatError(f"{path}: files: {name!r} is not a plain relative file name")
+    towers = [tower for tower in (manifest.text, manifest.image) if tower is not None]
+    needed = [tower.file for tower in towers]
+    if manifest.text is not None and manifest.text.tokenizer is not None:
+        needed.append(manifest.text.tokenizer)
+    if not towers:
+        raise FormatError(f"{path}: text and image are both null, expected at least one tower")
+    for name in [*needed, GOLDEN]:
+        if name not in manifest.files:
+            raise FormatError(f"{path}: files: {name!r} is missing, but the folder needs it")
+    if manifest.text is not None and manifest.text.placeholder_id != PLACEHOLDER_ID:
+        raise FormatError(
+            f"{path}: text.placeholder_id is {manifest.text.placeholder_id}, expected {PLACEHOLDER_ID}"
+        )
