@@ -1,1 +1,81 @@
-"""pocketlens: on-device picture retrieval."""
+"""pocketlens: on-device picture retrieval.
+
+    import pocketlens
+
+    lens = pocketlens.open("bundle/")
+    for hit in lens.search(text="a red bicycle", k=5):
+        print(hit.id, hit.cosine)
+
+Importing loads no native library; the first name that needs one does. Offline stages live in other packages.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+__version__ = version("pocketlens")
+
+if TYPE_CHECKING:
+    from pocketlens.encoder import ImageEncoder as ImageEncoder
+    from pocketlens.encoder import TextEncoder as TextEncoder
+    from pocketlens.errors import BadImage as BadImage
+    from pocketlens.errors import BadQuery as BadQuery
+    from pocketlens.errors import CorruptFile as CorruptFile
+    from pocketlens.errors import EncoderMismatch as EncoderMismatch
+    from pocketlens.errors import FormatError as FormatError
+    from pocketlens.errors import MissingPart as MissingPart
+    from pocketlens.errors import PocketlensError as PocketlensError
+    from pocketlens.errors import Refused as Refused
+    from pocketlens.lens import Hit as Hit
+    from pocketlens.lens import Lens as Lens
+    from pocketlens.lens import open_lens as open
+    from pocketlens.model import Model as Model
+    from pocketlens.model import find_model as find_model
+
+_HOME = {
+    "BadImage": "errors",
+    "BadQuery": "errors",
+    "CorruptFile": "errors",
+    "EncoderMismatch": "errors",
+    "FormatError": "errors",
+    "Hit": "lens",
+    "ImageEncoder": "encoder",
+    "Lens": "lens",
+    "MissingPart": "errors",
+    "Model": "model",
+    "PocketlensError": "errors",
+    "Refused": "errors",
+    "TextEncoder": "encoder",
+    "find_model": "model",
+    "open": "lens",
+}
+
+__all__ = [
+    "BadImage",
+    "BadQuery",
+    "CorruptFile",
+    "EncoderMismatch",
+    "FormatError",
+    "Hit",
+    "ImageEncoder",
+    "Lens",
+    "MissingPart",
+    "Model",
+    "PocketlensError",
+    "Refused",
+    "TextEncoder",
+    "find_model",
+    "open",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module 'pocketlens' has no attribute {name!r}")
+    return getattr(import_module(f"pocketlens.{_HOME[name]}"), "open_lens" if name == "open" else name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

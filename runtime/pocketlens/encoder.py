@@ -94,7 +94,9 @@ class ImageEncoder:
     def __init__(self, model: Model, *, threads: int | None = None) -> None:
         spec = model.manifest.image
         if spec is None:
-            raise MissingPart(f"{model.path}: model {model.manifest.name} has no image tower, so it cannot see pictures")
+            raise MissingPart(
+                f"{model.path}: model {model.manifest.name} has no image tower, so it cannot see pictures"
+            )
         self.spec = spec
         self.dim = model.manifest.space.dim
         self._session = _open_session(model.file(spec.file), threads)

@@ -1,7 +1,7 @@
 """The one module that writes files, and the one that checks them.
 
-Everything is written to a temporary name in the destination's own directory, flushed, fsynced, renamed, and the directory
-fsynced: after a crash at any moment there is either the old content or the new, never a part. Checking is by sha256.
+Everything is written to a temporary name in the destination's own directory, flushed, fsynced, renamed, and the
+directory fsynced: after a crash at any moment there is either the old content or the new, never a part.
 """
 
 from __future__ import annotations

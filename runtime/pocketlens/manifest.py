@@ -25,7 +25,7 @@ def read_manifest(path: Path, kind: type[T], *, format: str, version: int) -> T:
 
     Args:
         path: a JSON file whose object has the keys "format" and "version" beside the dataclass's fields.
-        kind: a dataclass of str, int, float, bool, Literal, nested dataclasses, `X | None`, `tuple[X, ...]`, `dict[str, X]`.
+        kind: a dataclass of str, int, float, bool, Literal, dataclasses, `X | None`, `tuple[X, ...]`, `dict[str, X]`.
         format: the expected value of "format".
         version: the only version that this reader knows.
 
@@ -52,7 +52,7 @@ def read_manifest(path: Path, kind: type[T], *, format: str, version: int) -> T:
 
 
 def write_manifest(path: Path, value: Any, *, format: str, version: int) -> None:
-    """Write the dataclass `value` to `path` as canonical JSON: fields in order, two spaces, UTF-8, one final newline."""
+    """Write the dataclass `value` as canonical JSON: fields in order, two spaces, UTF-8, one final newline."""
     write_file(path, manifest_bytes(value, format=format, version=version))
 
 

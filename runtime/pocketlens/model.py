@@ -41,7 +41,7 @@ class FileRecord:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where the weights come from: the open_clip architecture, and a tag, "random:SEED" or "sha256:…" of a checkpoint."""
+    """Where the weights come from: open_clip's architecture, and a tag, "random:SEED" or a checkpoint's "sha256:…"."""
 
     architecture: str
     weights: str
@@ -208,6 +208,4 @@ def _check_names(manifest: ModelManifest, path: Path) -> None:
         if name not in manifest.files:
             raise FormatError(f"{path}: files: {name!r} is missing, but the folder needs it")
     if manifest.text is not None and manifest.text.placeholder_id != PLACEHOLDER_ID:
-        raise FormatError(
-            f"{path}: text.placeholder_id is {manifest.text.placeholder_id}, expected {PLACEHOLDER_ID}"
-        )
+        raise FormatError(f"{path}: text.placeholder_id is {manifest.text.placeholder_id}, expected {PLACEHOLDER_ID}")

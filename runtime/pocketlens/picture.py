@@ -1,8 +1,8 @@
 """From a picture (bytes, path or PIL image) to the pixels that an image tower takes.
 
 Follows open_clip's transform applied to the oriented picture, composited on white, in RGB (open_clip ignores EXIF and
-alpha). Sizes and crop offsets are torchvision's (`resize`: truncation of the long side; `center_crop`: round half to even).
-Only the part that the crop keeps is resized; Pillow's `resize(box=)` samples beyond the box, so the result is the same.
+alpha). Sizes and crop offsets are torchvision's: the long side is truncated, the offset rounded half to even. Only the
+part that the crop keeps is resized; Pillow's `resize(box=)` samples beyond the box, so the result is the same.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from pocketlens._types import Uint8s
 from pocketlens.errors import BadImage, BadQuery
@@ -21,7 +21,14 @@ from pocketlens.model import PictureSpec
 
 Picture: TypeAlias = bytes | str | Path | Image.Image
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")  # never formats with an interpreter or a poor record behind them
+FORMATS = (
+    "JPEG",
+    "PNG",
+    "WEBP",
+    "GIF",
+    "BMP",
+    "TIFF",
+)  # never formats with an interpreter or a poor record behind them
 MAX_PIXELS = 100_000_000
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
@@ -61,6 +68,15 @@ def decode(picture: Picture, spec: PictureSpec) -> Image.Image:
         raise BadImage(name, "no such file") from None
     except Exception as error:  # Pillow raises SyntaxError, struct.error and others on hostile bytes
         raise BadImage(name, _reason(error)) from error
+
+
+def upright_size(picture: bytes | Path) -> tuple[int, int]:
+    """Return (width, height) in pixels after EXIF orientation, read from the header of a decodable picture."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with Image.open(io.BytesIO(picture) if isinstance(picture, bytes) else picture, formats=FORMATS) as image:
+            turned = image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+            return (image.height, image.width) if turned else (image.width, image.height)
 
 
 def preprocess(image: Image.Image, spec: PictureSpec) -> Uint8s:
@@ -123,6 +139,6 @@ def _name_of(picture: Picture) -> str:
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, Image.UnidentifiedImageError):
+    if isinstance(error, UnidentifiedImageError):
         return f"not one of {', '.join(FORMATS)}"
     return " ".join(str(error).split())[:200] or type(error).__name__

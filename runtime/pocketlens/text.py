@@ -1,8 +1,8 @@
 """From a string to token ids: cleaning, tokenizing, cutting. No padding and no graph here.
 
-Cleaning follows open_clip's tokenizer.py (`basic_clean`, `whitespace_clean`, `canonicalize_text`, release 3.3): ftfy, HTML
-entities twice, whitespace. Two deviations, both on purpose: lone surrogates become U+FFFD, and a literal end-of-text
-marker typed by a user is ordinary text, so that it cannot move the pooling.
+Cleaning follows open_clip's tokenizer.py (`basic_clean`, `whitespace_clean`, `canonicalize_text`, release 3.3): ftfy,
+HTML entities twice, whitespace. Two deviations, both on purpose: lone surrogates become U+FFFD, and a literal
+end-of-text marker typed by a user is ordinary text, so that it cannot move the pooling.
 """
 
 from __future__ import annotations

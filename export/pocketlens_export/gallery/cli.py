@@ -1,0 +1,104 @@
+"""The commands `pocketlens index` and `pocketlens pack`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from pocketlens_export.gallery.scan import Skipped
+
+_SHOWN = 10
+_FOLDER = click.Path(path_type=Path)
+
+
+@click.command()
+@click.argument("pictures", type=_FOLDER)
+@click.option("--out", required=True, type=_FOLDER, help="The bundle folder to write.")
+@click.option(
+    "--model", default="lens-base", show_default=True, help="Gallery encoder: a model folder or a shipped name."
+)
+@click.option("--query-model", help="Encoder for the device; by default the gallery's own.")
+@click.option("--threads", type=click.IntRange(1, 64), help="Threads; by default the cores, at most 4.")
+@click.option("--rescore/--no-rescore", default=True, help="Keep float16 vectors beside the codes: exact, but larger.")
+@click.option("--replace", is_flag=True, help="Replace BUNDLE when it exists.")
+@click.option("--json", "as_json", is_flag=True, help="Print the counts as JSON.")
+def index(
+    pictures: Path,
+    out: Path,
+    model: str,
+    query_model: str | None,
+    threads: int | None,
+    rescore: bool,
+    replace: bool,
+    as_json: bool,
+) -> None:
+    """Encode every picture below the folder PICTURES and write a bundle that can be searched."""
+    from pocketlens.model import Model, find_model
+    from pocketlens_export.gallery.build import build_bundle
+
+    gallery_model = Model.open(find_model(model))
+    query = Model.open(find_model(query_model)) if query_model else gallery_model
+    with _progress("indexing") as on_progress:
+        counts, skipped = build_bundle(
+            pictures,
+            out,
+            model=gallery_model,
+            query_model=query,
+            rescore=rescore,
+            replace=replace,
+            threads=threads,
+            on_progress=on_progress,
+        )
+    _warn(skipped)
+    if as_json:
+        click.echo(json.dumps(dataclasses.asdict(counts), indent=2))
+        return
+    reasons = "".join(f", {count} {reason}" for reason, count in counts.skipped.items())
+    click.echo(
+        f"{out}: {counts.indexed} pictures indexed, {counts.duplicates} duplicates{reasons}; {counts.seen} files seen"
+    )
+
+
+@click.command()
+@click.option("--gallery", required=True, type=_FOLDER, help="A gallery folder, or the gallery/ of a bundle.")
+@click.option("--text", "text_model", help="Model whose text tower the bundle gets: a folder or a shipped name.")
+@click.option("--image", "image_model", help="Model whose image tower the bundle gets: a folder or a shipped name.")
+@click.option("--out", required=True, type=_FOLDER, help="The bundle folder to write.")
+@click.option("--replace", is_flag=True, help="Replace BUNDLE when it exists.")
+def pack(gallery: Path, text_model: str | None, image_model: str | None, out: Path, replace: bool) -> None:
+    """Put a bundle together from a gallery and the towers of one or two models of its space."""
+    from pocketlens.model import Model, find_model
+    from pocketlens_export.gallery.build import pack_bundle
+
+    text = Model.open(find_model(text_model)) if text_model else None
+    image = Model.open(find_model(image_model)) if image_model else None
+    pack_bundle(out, gallery=gallery, text=text, image=image, replace=replace)
+    click.echo(f"{out}: packed")
+
+
+@contextmanager
+def _progress(label: str) -> Iterator[Callable[[int, int], None]]:
+    """Yield a callback that draws a bar with an ETA on stderr; silent where stderr is no terminal."""
+    with click.progressbar(length=1, label=label, file=sys.stderr, show_pos=True, update_min_steps=1) as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.length = total
+            bar.update(done - bar.pos)
+
+        yield show
+
+
+def _warn(skipped: Sequence[Skipped]) -> None:
+    told = [entry for entry in skipped if entry.reason != "not a picture"]
+    for entry in told[:_SHOWN]:
+        click.echo(f"skipped {entry.id}: {entry.reason}: {entry.detail}", err=True)
+    if len(told) > _SHOWN:
+        click.echo(f"… and {len(told) - _SHOWN} more skipped", err=True)

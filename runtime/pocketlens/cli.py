@@ -1,0 +1,149 @@
+"""The command `pocketlens`. The offline packages' sub-commands come from entry points and load only when called."""
+
+from __future__ import annotations
+
+import json
+import sys
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pocketlens import __version__
+from pocketlens.errors import MissingPart, PocketlensError
+
+_GROUP = "pocketlens.commands"
+
+
+class _Commands(click.Group):
+    """A group whose offline commands are found by name and imported only when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted({*super().list_commands(ctx), *entry_points(group=_GROUP).names})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        for entry in entry_points(group=_GROUP, name=cmd_name):
+            return _load(entry)
+        return super().get_command(ctx, cmd_name)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ModuleNotFoundError as error:
+            raise _explain(error, ctx.invoked_subcommand) from error
+
+
+def _load(entry: EntryPoint) -> click.Command:
+    command: click.Command = entry.load()
+    return command
+
+
+def _explain(error: ModuleNotFoundError, command: str | None) -> Exception:
+    extras = [extra for entry in entry_points(group=_GROUP, name=command or "") for extra in entry.extras]
+    if not extras:
+        return error
+    install = f'pip install "pocketlens[{extras[0]}]"'
+    return MissingPart(f"pocketlens {command} needs {error.name}, which is not installed: {install}")
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__)
+def cli() -> None:
+    """Find pictures by text or picture, on this device, offline.
+
+    Start with: pocketlens index PICTURES --out BUNDLE, then: pocketlens search BUNDLE "a red bicycle"
+    """
+
+
+@cli.command()
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("text", required=False)
+@click.option("--image", type=click.Path(path_type=Path), help="A picture to look for; with TEXT, their sum.")
+@click.option("-k", default=10, show_default=True, help="How many hits.")
+@click.option("--threads", type=click.IntRange(1, 64), help="Threads; by default the cores, at most 4.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON: no times, no absolute paths.")
+def search(bundle: Path, text: str | None, image: Path | None, k: int, threads: int | None, as_json: bool) -> None:
+    """Print the pictures of BUNDLE nearest to TEXT, to a picture, or to both."""
+    from pocketlens.lens import open_lens
+
+    if text is None and image is None:
+        raise click.UsageError("give a TEXT, an --image PATH, or both")
+    with open_lens(bundle, threads=threads) as lens:
+        hits = lens.search(text=text, image=image, k=k)
+    if as_json:
+        rounded = [{"id": h.id, "uri": h.uri, "cosine": round(h.cosine, 4), "z": round(h.z, 2)} for h in hits]
+        _print_json({"hits": rounded})
+        return
+    click.echo("rank  cosine      z  picture")
+    for rank, hit in enumerate(hits, start=1):
+        click.echo(f"{rank:4}  {hit.cosine:6.3f}  {hit.z:5.2f}  {hit.id}")
+
+
+@cli.command()
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def info(path: Path, as_json: bool) -> None:
+    """Print what a model, gallery or bundle folder says of itself."""
+    from pocketlens.inspect import describe
+
+    described = describe(path)
+    if as_json:
+        _print_json(described)
+    else:
+        _print_tree(described)
+
+
+@cli.command()
+@click.argument("path", type=click.Path(path_type=Path))
+def verify(path: Path) -> None:
+    """Hash every file of a folder again and replay its golden values; exit with 1 when anything is off."""
+    from pocketlens.inspect import verify as verify_folder
+
+    for line in verify_folder(path):
+        click.echo(line)
+    click.echo("ok")
+
+
+@cli.command()
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--runs", default=50, show_default=True, type=click.IntRange(5, 10_000), help="Runs of every stage.")
+@click.option("--threads", type=click.IntRange(1, 64), help="Threads; by default the cores, at most 4.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def bench(bundle: Path, runs: int, threads: int | None, as_json: bool) -> None:
+    """Measure latency, cold start, memory and recall of BUNDLE on this device."""
+    from pocketlens.bench import measure, table
+
+    measured = measure(bundle, runs=runs, threads=threads)
+    if as_json:
+        _print_json(measured)
+    else:
+        click.echo(table(measured))
+
+
+def _print_json(value: Any) -> None:
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def _print_tree(value: dict[str, Any], indent: str = "") -> None:
+    for key, item in value.items():
+        if isinstance(item, dict) and item:
+            click.echo(f"{indent}{key}")
+            _print_tree(item, indent + "  ")
+        else:
+            click.echo(f"{indent}{key:{max(1, 24 - len(indent))}} {'-' if item in (None, {}) else item}")
+
+
+def main() -> None:
+    """Run the command; an expected failure is one line on stderr and exit code 1, a wrong call exit code 2."""
+    try:
+        cli.main(prog_name="pocketlens", standalone_mode=False)
+    except click.Abort:
+        click.echo("stopped", err=True)
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (PocketlensError, OSError) as error:
+        click.echo(f"pocketlens: {error}", err=True)
+        sys.exit(1)

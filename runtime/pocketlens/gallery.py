@@ -1,0 +1,206 @@
+"""The gallery folder: gallery.json beside codes, float16 originals, items and statistics. See docs/formats.md.
+
+Opening checks the sha256 of every file before native code sees one. A gallery is immutable: writing makes a new folder.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from pocketlens import __version__
+from pocketlens._native import ort
+from pocketlens._types import Float16s, Float32s
+from pocketlens.codes import make_rotation, to_codes
+from pocketlens.errors import BadQuery, CorruptFile, FormatError
+from pocketlens.files import check_file, sha256_of
+from pocketlens.index import Index, IndexSpec, spec_for
+from pocketlens.items import Item, Items, write_items
+from pocketlens.manifest import read_manifest, write_manifest
+from pocketlens.model import FileRecord, Space
+from pocketlens.tune import tune_graph
+
+FORMAT = "pocketlens-gallery"
+VERSION = 1
+MANIFEST = "gallery.json"
+_CODES, _ORIGINALS, _ITEMS, _STATS = "index.usearch", "rescore.f16", "items.sqlite", "stats.npz"
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What became of every input: seen = indexed + duplicates + the sum of skipped (a count by reason)."""
+
+    seen: int
+    indexed: int
+    duplicates: int
+    skipped: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class GalleryManifest:
+    """gallery.json. `model` names the gallery encoder; `rescore` tells whether rescore.f16 is there."""
+
+    generation: int
+    model: str
+    space: Space
+    counts: Counts
+    index: IndexSpec
+    rescore: bool
+    made_with: dict[str, str]
+    files: dict[str, FileRecord]
+
+
+class Gallery:
+    """An opened, verified gallery folder.
+
+    Attributes:
+        manifest: its parsed gallery.json.
+        index: searches the codes.
+        items: what is known of each picture.
+    """
+
+    def __init__(self, manifest: GalleryManifest, index: Index, items: Items, mean: Float32s, covariance: Float32s):
+        self.manifest = manifest
+        self.index = index
+        self.items = items
+        self._mean = mean
+        self._covariance = covariance
+
+    @classmethod
+    def open(cls, path: Path, *, manifest_sha256: str | None = None, threads: int = 1) -> Gallery:
+        """Open a folder after checking every file's hash.
+
+        Args:
+            path: the gallery folder.
+            manifest_sha256: what gallery.json must hash to, when a bundle vouches for it.
+            threads: threads of one search.
+
+        Raises:
+            FormatError: not a gallery of a known version, or a field is wrong.
+            CorruptFile: a file differs from its record.
+        """
+        manifest = open_manifest(path, manifest_sha256=manifest_sha256)
+        for name, record in manifest.files.items():
+            check_file(path / name, sha256=record.sha256, size_bytes=record.size_bytes)
+        with np.load(path / _STATS, allow_pickle=False) as stats:
+            rotation, mean, covariance = stats["rotation"], stats["mean"], stats["covariance"]
+        originals = None
+        if manifest.rescore:
+            shape = (manifest.index.rows, manifest.space.dim)
+            originals = np.memmap(path / _ORIGINALS, dtype="<f2", mode="r", shape=shape)
+        index = Index.open(path / _CODES, rotation, originals, manifest.index, threads=threads)
+        return cls(manifest, index, Items(path / _ITEMS), mean, covariance)
+
+    def z_scores(self, query: Float32s, cosines: Float32s) -> Float32s:
+        """Return how many standard deviations each cosine lies above this query's mean over the gallery.
+
+        Mean and variance of a linear score have closed forms: q·μ and qᵀΣq.
+
+        Args:
+            query: float32 (dim,), a unit vector.
+            cosines: float32 (n,).
+        """
+        deviation = float(np.sqrt(max(float(query @ self._covariance @ query), 1e-12)))
+        return np.asarray((cosines - query @ self._mean) / deviation, dtype=np.float32)
+
+    def vectors(self) -> Float32s:
+        """Return the unit vectors of all rows, float32 (rows, dim): from the float16 originals, else from the codes."""
+        return self.index.vectors()
+
+    def sample(self, count: int) -> Float32s:
+        """Return the vectors of `count` rows drawn with a fixed seed, float32 (count, dim)."""
+        rows = np.random.default_rng(0).integers(0, self.manifest.index.rows, size=count)
+        return self.vectors()[rows]
+
+    def close(self) -> None:
+        """Close the item database. The mapped files are released with the object."""
+        self.items.close()
+
+
+def open_manifest(path: Path, *, manifest_sha256: str | None = None) -> GalleryManifest:
+    """Return the parsed gallery.json of a folder; see `Gallery.open` for the errors."""
+    manifest_path = path / MANIFEST
+    if manifest_sha256 is not None and manifest_path.is_file() and sha256_of(manifest_path) != manifest_sha256:
+        raise CorruptFile(manifest_path, found="another sha256", expected=f"sha256 {manifest_sha256[:16]}…")
+    manifest = read_manifest(manifest_path, GalleryManifest, format=FORMAT, version=VERSION)
+    expected = {_CODES, _ITEMS, _STATS} | ({_ORIGINALS} if manifest.rescore else set())
+    if set(manifest.files) != expected:
+        raise FormatError(f"{manifest_path}: files are {sorted(manifest.files)}, expected {sorted(expected)}")
+    return manifest
+
+
+def write_gallery(
+    folder: Path,
+    vectors: Float32s,
+    items: Sequence[Item],
+    *,
+    space: Space,
+    model: str,
+    counts: Counts,
+    probes: Float32s | None = None,
+    rescore: bool = True,
+) -> None:
+    """Write a gallery into an empty folder (a temporary one, moved into place by the caller).
+
+    Args:
+        folder: an existing empty folder.
+        vectors: float32 (rows, dim) unit embeddings by the heavy model; row i is code row i.
+        items: every picture, with its row.
+        space: the embedding space of `vectors`.
+        model: the gallery encoder's name.
+        counts: what became of every input.
+        probes: float32 (n, dim) text-like queries that the graph's width is tuned on, when a graph is built.
+        rescore: keep float16 originals, 2 * dim bytes a row, which lift recall@10 from 0.97 to 0.999.
+
+    Raises:
+        BadQuery: there is no vector, or one is not finite or zero.
+    """
+    if len(vectors) == 0:
+        raise BadQuery("a gallery needs at least one picture, found none")
+    rotation = make_rotation(space.dim)
+    originals: Float16s | None = vectors.astype("<f2") if rescore else None
+    index = Index.build(to_codes(vectors, rotation), rotation, originals, spec_for(len(vectors)))
+    spec = tune_graph(index, vectors, probes) if index.spec.kind == "graph" else index.spec
+    index.save(folder / _CODES)
+    if originals is not None:
+        originals.tofile(folder / _ORIGINALS)
+    write_items(folder / _ITEMS, items)
+    mean, covariance = _statistics(vectors)
+    np.savez(folder / _STATS, rotation=rotation, mean=mean, covariance=covariance)
+    names = [_CODES, _ITEMS, _STATS, *([_ORIGINALS] if rescore else [])]
+    manifest = GalleryManifest(
+        generation=1,
+        model=model,
+        space=space,
+        counts=counts,
+        index=spec,
+        rescore=rescore,
+        made_with=_versions(),
+        files={name: FileRecord(sha256_of(folder / name), (folder / name).stat().st_size) for name in names},
+    )
+    write_manifest(folder / MANIFEST, manifest, format=FORMAT, version=VERSION)
+
+
+def _statistics(vectors: Float32s) -> tuple[Float32s, Float32s]:
+    mean = vectors.mean(axis=0, dtype=np.float64)
+    second = np.zeros((vectors.shape[1], vectors.shape[1]))
+    for start in range(0, len(vectors), 65_536):  # float64 sums without a float64 copy of the gallery
+        block = vectors[start : start + 65_536].astype(np.float64)
+        second += block.T @ block
+    covariance = second / len(vectors) - np.outer(mean, mean)
+    return mean.astype(np.float32), covariance.astype(np.float32)
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "pocketlens": __version__,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "onnxruntime": ort.__version__,
+        "usearch": version("usearch"),
+    }

@@ -1,0 +1,177 @@
+"""The code index of a gallery: exhaustive below a measured crossover, a graph above it, re-scored from float16.
+
+USearch holds the codes and compares them; this module decides how to search and gives answers whose shape never
+depends on the data. Higher scores are nearer; a score is the cosine.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from pocketlens._native import usearch
+from pocketlens._types import Float16s, Float32s, Int8s, Int64s
+from pocketlens.codes import from_codes, to_codes
+from pocketlens.errors import BadQuery, FormatError
+
+MAX_K = 1_000
+CROSSOVER_ROWS = 200_000  # measured, benchmarks/results/crossover.json
+_RESCORED = 50  # rows re-scored for a short answer; 0.999 of the exact top 10 on CLIP-shaped vectors
+_RESCORED_PER_HIT = 3
+
+
+@dataclass(frozen=True, slots=True)
+class IndexSpec:
+    """How a gallery's codes are held and searched.
+
+    Attributes:
+        kind: "exhaustive" compares a query with every row; "graph" walks USearch's HNSW.
+        rows: number of code rows.
+        connectivity: links per node of the graph (2, the least, when there is none).
+        expansion_add: width of the search that placed each node (1 when there is no graph).
+        expansion_search: width of a query's search, tuned by the build; 0 when there is no graph.
+        recall: share of the exact top 10 that the tuned search found on text-like queries; 1.0 when exhaustive.
+    """
+
+    kind: Literal["exhaustive", "graph"]
+    rows: int
+    connectivity: int
+    expansion_add: int
+    expansion_search: int
+    recall: float
+
+
+@dataclass(frozen=True, slots=True)
+class Matches:
+    """Answers to n queries, best first.
+
+    Attributes:
+        rows: int64 (n, k); -1 past `counts`.
+        scores: float32 (n, k) cosines; -inf past `counts`.
+        counts: int64 (n,), how many of the k are real.
+    """
+
+    rows: Int64s
+    scores: Float32s
+    counts: Int64s
+
+
+def spec_for(rows: int) -> IndexSpec:
+    """Return how to index `rows` codes: without a graph below the crossover, where scanning is exact and fast."""
+    if rows < CROSSOVER_ROWS:
+        return IndexSpec("exhaustive", rows, connectivity=2, expansion_add=1, expansion_search=0, recall=1.0)
+    return IndexSpec("graph", rows, connectivity=32, expansion_add=256, expansion_search=512, recall=0.0)
+
+
+class Index:
+    """Searches the codes of one gallery.
+
+    Args:
+        codes: a USearch index over int8 codes whose keys are the rows.
+        rotation: float32 (dim, dim), the gallery's.
+        originals: float16 (rows, dim) unit vectors to re-score from, or None.
+        spec: how to search.
+        threads: threads of one search.
+    """
+
+    def __init__(
+        self, codes: Any, rotation: Float32s, originals: Float16s | None, spec: IndexSpec, *, threads: int = 1
+    ) -> None:
+        self.spec = spec
+        self._codes = codes
+        self._rotation = rotation
+        self._originals = originals
+        self._threads = threads
+
+    @classmethod
+    def build(cls, codes: Int8s, rotation: Float32s, originals: Float16s | None, spec: IndexSpec) -> Index:
+        """Return an index over int8 (rows, dim) codes; row i gets key i. One thread: same codes, same bytes."""
+        index = _new_codes(codes.shape[1], spec, key_lookups=originals is None)
+        index.add(np.arange(len(codes), dtype=np.uint64), codes, threads=1)
+        return cls(index, rotation, originals, spec)
+
+    @classmethod
+    def open(
+        cls, path: Path, rotation: Float32s, originals: Float16s | None, spec: IndexSpec, *, threads: int = 1
+    ) -> Index:
+        """Map the index file at `path`, whose hash the caller has checked.
+
+        Raises:
+            FormatError: the file holds another number of rows or another width than the gallery's manifest says.
+        """
+        index = _new_codes(len(rotation), spec, key_lookups=originals is None)
+        try:
+            index.view(str(path))
+        except (RuntimeError, ValueError) as error:
+            raise FormatError(f"{path} is not a USearch index: {error}") from error
+        if (len(index), index.ndim) != (spec.rows, len(rotation)):
+            found, expected = f"{len(index)} x {index.ndim}", f"{spec.rows} x {len(rotation)}"
+            raise FormatError(f"{path} holds {found} codes, expected {expected}")
+        index.expansion_search = spec.expansion_search or index.expansion_search  # USearch does not store it
+        return cls(index, rotation, originals, spec, threads=threads)
+
+    def save(self, path: Path) -> None:
+        """Write the index to a path inside a folder that is not in use yet (USearch writes in place, without fsync).
+
+        Raises:
+            OSError: fewer bytes arrived than the index has (USearch ignores a failing close).
+        """
+        self._codes.save(str(path))
+        if path.stat().st_size != self._codes.serialized_length:
+            raise OSError(f"{path}: wrote {path.stat().st_size} of {self._codes.serialized_length} bytes; disk full?")
+
+    def search(self, queries: Float32s, *, k: int, expansion_search: int | None = None) -> Matches:
+        """Return the k nearest rows of each query.
+
+        Args:
+            queries: float32 (n, dim), finite and not zero; only their direction matters.
+            k: 1 to 1,000. With fewer rows than k the answer is padded and counted.
+            expansion_search: another width than the gallery's, for tuning and benchmarks.
+
+        Raises:
+            BadQuery: k or a query is out of range.
+        """
+        if not isinstance(k, int) or isinstance(k, bool) or not 1 <= k <= MAX_K:
+            raise BadQuery(f"k is {k!r}, expected an integer from 1 to {MAX_K}")
+        queries = np.asarray(queries, dtype=np.float32)
+        query_codes = to_codes(queries, self._rotation)
+        units = queries / np.linalg.norm(queries, axis=1, keepdims=True)
+        wanted = k if self._originals is None else max(_RESCORED, _RESCORED_PER_HIT * k)
+        if expansion_search is not None:
+            self._codes.expansion_search = expansion_search
+        rows = np.full((len(queries), k), -1, dtype=np.int64)
+        scores = np.full((len(queries), k), -np.inf, dtype=np.float32)
+        counts = np.zeros(len(queries), dtype=np.int64)
+        for i, (code, unit) in enumerate(zip(query_codes, units, strict=True)):
+            found, cosines = self._candidates(code, min(wanted, self.spec.rows))
+            if self._originals is not None:
+                cosines = self._originals[found].astype(np.float32) @ unit  # (candidates, dim) @ (dim,)
+            best = np.lexsort((found, -cosines))[:k]  # equal scores in row order
+            counts[i] = len(best)
+            rows[i, : len(best)], scores[i, : len(best)] = found[best], cosines[best]
+        return Matches(rows, scores, counts)
+
+    def vectors(self) -> Float32s:
+        """Return the unit vectors of all rows, float32 (rows, dim): from the float16 originals, else from the codes."""
+        if self._originals is not None:
+            return self._originals.astype(np.float32)
+        return from_codes(self._codes.get(np.arange(self.spec.rows, dtype=np.uint64)), self._rotation)
+
+    def _candidates(self, code: Int8s, count: int) -> tuple[Int64s, Float32s]:
+        matches = self._codes.search(code, count, threads=self._threads, exact=self.spec.kind == "exhaustive")
+        return matches.keys.astype(np.int64), 1.0 - matches.distances.astype(np.float32)
+
+
+def _new_codes(dim: int, spec: IndexSpec, *, key_lookups: bool) -> Any:
+    return usearch.Index(
+        ndim=dim,
+        metric="cos",
+        dtype="i8",  # USearch's default depends on the CPU
+        connectivity=spec.connectivity,
+        expansion_add=spec.expansion_add,
+        expansion_search=spec.expansion_search or 1,
+        enable_key_lookups=key_lookups,  # only needed to read codes back; 40 bytes a row
+    )

@@ -1,0 +1,125 @@
+"""`info` and `verify`: what a folder says of itself, and whether that is true."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pocketlens import bundle, gallery, model
+from pocketlens._types import Float32s
+from pocketlens.encoder import ImageEncoder, TextEncoder
+from pocketlens.errors import CorruptFile, FormatError
+from pocketlens.files import check_file
+
+
+def describe(path: Path) -> dict[str, Any]:
+    """Return what a model, gallery or bundle folder says of itself, as plain JSON values, kind first.
+
+    Raises:
+        FormatError: the folder is none of the three, or its manifest is wrong.
+    """
+    kind = kind_of(path)
+    if kind == "model":
+        return {"kind": kind, **dataclasses.asdict(model.Model.open(path).manifest)}
+    if kind == "gallery":
+        return {"kind": kind, **dataclasses.asdict(gallery.open_manifest(path))}
+    manifest = bundle.read_bundle(path)
+    parts = [name for name in ("gallery", "text", "image") if getattr(manifest, name) is not None]
+    described: dict[str, Any] = {"kind": kind, **dataclasses.asdict(manifest)}
+    return {**described, **{part: describe(path / part) for part in parts}}
+
+
+def kind_of(path: Path) -> str:
+    """Return "model", "gallery" or "bundle" by the manifest that lies in the folder.
+
+    Raises:
+        FormatError: the folder does not exist or holds none of the manifests.
+    """
+    if not path.is_dir():
+        raise FormatError(f"{path} is not a folder; expected a model, gallery or bundle folder")
+    for kind, name in (("bundle", bundle.MANIFEST), ("gallery", gallery.MANIFEST), ("model", model.MANIFEST)):
+        if (path / name).is_file():
+            return kind
+    raise FormatError(f"{path} holds none of bundle.json, gallery.json and model.json; not a pocketlens folder")
+
+
+def verify(path: Path) -> list[str]:
+    """Check a folder against its manifests, replay golden values, and return one line per thing that was checked.
+
+    Raises:
+        FormatError: something is missing or not what its manifest says (CorruptFile: bytes differ).
+    """
+    kind = kind_of(path)
+    if kind == "gallery":
+        return _verify_gallery(path, None)
+    if kind == "model":
+        return _verify_model(model.Model.open(path))
+    manifest = bundle.read_bundle(path)
+    lines = [f"{path / bundle.MANIFEST}: its own hash is right"]
+    lines += _verify_gallery(path / "gallery", manifest.gallery)
+    for tower, sha256 in (("text", manifest.text), ("image", manifest.image)):
+        if sha256 is not None:
+            opened = model.Model.open(path / tower, manifest_sha256=sha256)
+            bundle.check_space(opened, manifest.space)
+            lines += _verify_model(opened)
+    return lines
+
+
+def _verify_gallery(path: Path, sha256: str | None) -> list[str]:
+    opened = gallery.Gallery.open(path, manifest_sha256=sha256)
+    counts, items = opened.manifest.counts, opened.items.count
+    opened.close()
+    accounted = counts.indexed + counts.duplicates + sum(counts.skipped.values())
+    for found, expected, what in (
+        (accounted, counts.seen, "indexed + duplicates + skipped"),
+        (items, counts.indexed + counts.duplicates, "items"),
+        (opened.manifest.index.rows, counts.indexed, "code rows"),
+    ):
+        if found != expected:
+            raise FormatError(f"{path / gallery.MANIFEST}: {what} is {found}, expected {expected}")
+    return [f"{path}: {len(opened.manifest.files)} files, {items} items on {counts.indexed} rows"]
+
+
+def _verify_model(opened: model.Model) -> list[str]:
+    manifest = opened.manifest
+    for name, record in manifest.files.items():
+        check_file(opened.path / name, sha256=record.sha256, size_bytes=record.size_bytes)
+    lines = [f"{opened.path}: {len(manifest.files)} files have their sizes and hashes"]
+    with np.load(opened.file(model.GOLDEN), allow_pickle=False) as golden:
+        if manifest.text is not None:
+            lines.append(_replay_text(opened, golden))
+        if manifest.image is not None:
+            found = [ImageEncoder(opened).encode_pixels(pixels[np.newaxis])[0] for pixels in golden["pixels"]]
+            lines.append(_compare(opened.path, "picture", np.stack(found), golden["image_embedding"], golden))
+    return lines
+
+
+def _replay_text(opened: model.Model, golden: Any) -> str:
+    if opened.manifest.text is not None and opened.manifest.text.tokenizer is None:
+        return f"{opened.path}: text tower not replayed: the model has no tokenizer"
+    encoder = TextEncoder(opened)
+    blob, offsets = golden["text_utf8"].tobytes(), golden["text_offsets"]
+    texts = [blob[start:stop].decode() for start, stop in itertools.pairwise(offsets)]
+    for text, expected in zip(texts, golden["text_ids"], strict=True):
+        ids = encoder.tokenizer.ids([text])[0]
+        if ids != expected[: len(ids)].tolist() or (expected[len(ids) :] != encoder.spec.pad_id).any():
+            raise FormatError(f"{opened.path}: the tokenizer gives other ids than the reference for {text[:40]!r}")
+    found = np.stack([encoder.encode([text])[0] for text in texts])  # one by one, as a device does
+    return _compare(opened.path, "text", found, golden["text_embedding"], golden)
+
+
+def _compare(path: Path, what: str, found: Float32s, expected: Float32s, golden: Any) -> str:
+    cosine = float((found * expected).sum(axis=1).min())
+    largest = float(np.abs(found - expected).max())
+    floor, ceiling = float(golden["min_cosine"]), float(golden["max_abs"])
+    if not (cosine >= floor and largest <= ceiling):
+        raise CorruptFile(
+            path,
+            found=f"golden {what} embeddings at cosine {cosine:.6f}, max abs {largest:.2g}",
+            expected=f"cosine >= {floor:.6f}, max abs <= {ceiling:.2g}",
+        )
+    return f"{path}: {len(found)} golden {what}s replayed, least cosine {cosine:.6f}, max abs {largest:.2g}"

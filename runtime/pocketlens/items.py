@@ -1,0 +1,96 @@
+"""items.sqlite: what a gallery knows of each picture, for showing. Never written after the build."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+from collections.abc import Iterable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pocketlens.errors import FormatError
+
+_SCHEMA = """
+CREATE TABLE items (
+  id TEXT PRIMARY KEY NOT NULL,
+  row INTEGER NOT NULL,
+  uri TEXT NOT NULL,
+  width INTEGER NOT NULL,
+  height INTEGER NOT NULL,
+  sha256 TEXT NOT NULL,
+  attributes TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX items_by_row ON items (row, id);
+"""
+_COLUMNS = "id, row, uri, width, height, sha256, attributes"
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One picture of a gallery.
+
+    Attributes:
+        id: stable and unique; by default the path relative to the indexed folder, with forward slashes.
+        row: its code row. Exact duplicates share one.
+        uri: where the picture can be found.
+        width, height: of the upright picture, in pixels.
+        sha256: hex, over the picture file's bytes.
+        attributes: whatever else the builder recorded; JSON values.
+    """
+
+    id: str
+    row: int
+    uri: str
+    width: int
+    height: int
+    sha256: str
+    attributes: dict[str, Any]
+
+
+class Items:
+    """Reads an items.sqlite whose hash the caller has checked. Safe to use from several threads.
+
+    Raises:
+        FormatError: the file is not such a database.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._lock = threading.Lock()
+        uri = f"{path.absolute().as_uri()}?mode=ro&immutable=1"
+        try:
+            self._connection = sqlite3.connect(uri, uri=True, check_same_thread=False)
+            self.count = int(self._connection.execute("SELECT count(*) FROM items").fetchone()[0])
+        except sqlite3.Error as error:
+            raise FormatError(f"{path} is not a gallery's item database: {error}") from error
+
+    def of_row(self, row: int) -> list[Item]:
+        """Return the items that share a code row, by id."""
+        with self._lock:
+            found = self._connection.execute(f"SELECT {_COLUMNS} FROM items WHERE row = ? ORDER BY id", (row,))
+            return [_from_record(record) for record in found.fetchall()]
+
+    def close(self) -> None:
+        """Close the database."""
+        with self._lock:
+            self._connection.close()
+
+
+def write_items(path: Path, items: Iterable[Item]) -> None:
+    """Write a new items.sqlite; the same items in the same order give the same bytes."""
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;" + _SCHEMA)
+        with connection:
+            connection.executemany("INSERT INTO items VALUES (?, ?, ?, ?, ?, ?, ?)", map(_to_record, items))
+
+
+def _to_record(item: Item) -> tuple[Any, ...]:
+    attributes = json.dumps(item.attributes, sort_keys=True, ensure_ascii=False)
+    return (item.id, item.row, item.uri, item.width, item.height, item.sha256, attributes)
+
+
+def _from_record(record: Sequence[Any]) -> Item:
+    id, row, uri, width, height, sha256, attributes = record
+    return Item(id, row, uri, width, height, sha256, json.loads(attributes))

@@ -1,0 +1,48 @@
+"""Fixtures shared by all tests: a model worked out by hand, pictures of one colour each, and a bundle of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pocketlens.model import Model
+from pocketlens_export.gallery.build import build_bundle
+from tests.colours import write_colours
+
+COLOURS = {"red": (230, 20, 20), "green": (20, 230, 20), "blue": (20, 20, 230), "white": (250, 250, 250)}
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="session")
+def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder; read-only."""
+    return write_colours(tmp_path_factory.mktemp("models") / "colours")
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one picture of each colour, a copy of the red one and a file that is no picture; read-only."""
+    folder = tmp_path_factory.mktemp("pictures")
+    (folder / "more").mkdir()
+    for name, colour in COLOURS.items():
+        Image.new("RGB", (40, 30), colour).save(folder / f"{name}.png")
+    (folder / "more" / "red copy.png").write_bytes((folder / "red.png").read_bytes())
+    (folder / "notes.txt").write_text("not a picture")
+    (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff broken")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory: pytest.TempPathFactory, colours: Path, pictures: Path) -> Path:
+    """A bundle of `pictures`, with both towers; read-only."""
+    out = tmp_path_factory.mktemp("bundles") / "bundle"
+    model = Model.open(colours)
+    build_bundle(pictures, out, model=model, query_model=model)
+    return out
