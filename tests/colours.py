@@ -6,15 +6,19 @@ Built with onnx alone. An embedding is (red, green, blue, 0.2) scaled to length 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
 import onnx
 import tokenizers
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from pocketlens.files import sha256_of
 from pocketlens.manifest import write_manifest
 from pocketlens.model import FORMAT, VERSION, FileRecord, ModelManifest, PictureSpec, Source, Space, TextSpec
+
+Array: TypeAlias = NDArray[Any]
 
 SIDE = 8
 WORDS = {"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3, "red": 4, "green": 5, "blue": 6, "white": 7, "a": 8}
@@ -25,17 +29,17 @@ BIAS = np.array([0, 0, 0, 0.2], dtype=np.float32)
 SPACE = Space("colours@" + "0" * 64, 4)
 
 
-def unit(vector: np.ndarray) -> np.ndarray:
+def unit(vector: Array) -> Array:
     """Return rows of length 1, float32."""
     return np.asarray(vector / np.linalg.norm(vector, axis=-1, keepdims=True), dtype=np.float32)
 
 
-def expected_text(ids: np.ndarray) -> np.ndarray:
+def expected_text(ids: Array) -> Array:
     """Return what the text graph computes, by numpy: the sum of the tokens' rows plus the bias, at length 1."""
     return unit(TOKENS[np.maximum(ids, 0)].sum(axis=1) + BIAS)
 
 
-def expected_picture(pixels: np.ndarray) -> np.ndarray:
+def expected_picture(pixels: Array) -> Array:
     """Return what the image graph computes, by numpy: the mean colour plus the bias, at length 1."""
     colours = pixels.astype(np.float64).mean(axis=(1, 2)) / 255
     return unit(np.pad(colours, ((0, 0), (0, 1))) + BIAS)
@@ -77,7 +81,12 @@ def _text_graph() -> onnx.ModelProto:
         helper.make_node("ReduceSum", ["pseudo_tokens", "one"], ["pseudo"], keepdims=0),
         helper.make_node("Sum", ["plain", "pseudo", "bias"], ["sum"]),
     ]
-    constants = {"tokens": TOKENS, "bias": BIAS, "zero": np.array(0, dtype=np.int64), "one": np.array([1])}
+    constants: dict[str, Array] = {
+        "tokens": TOKENS,
+        "bias": BIAS,
+        "zero": np.array(0, dtype=np.int64),
+        "one": np.array([1]),
+    }
     inputs = [
         helper.make_tensor_value_info("input_ids", TensorProto.INT64, ["n", "l"]),
         helper.make_tensor_value_info("pseudo_tokens", TensorProto.FLOAT, ["n", "p", 4]),
@@ -99,7 +108,7 @@ def _image_graph() -> onnx.ModelProto:
 
 
 def _model(
-    nodes: list[onnx.NodeProto], constants: dict[str, np.ndarray], inputs: list[onnx.ValueInfoProto]
+    nodes: list[onnx.NodeProto], constants: dict[str, Array], inputs: list[onnx.ValueInfoProto]
 ) -> onnx.ModelProto:
     nodes = [*nodes, helper.make_node("LpNormalization", ["sum"], ["embedding"], axis=-1, p=2)]
     output = helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["n", 4])
