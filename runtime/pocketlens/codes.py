@@ -33,12 +33,7 @@ def to_codes(vectors: Float32s, rotation: Float32s) -> Int8s:
     """
     if vectors.ndim != 2 or vectors.shape[1] != len(rotation):
         raise BadQuery(f"vectors have shape {vectors.shape}, expected (n, {len(rotation)})")
-    if not np.isfinite(vectors).all():
-        raise BadQuery(f"vectors hold NaN or infinity in row {int(np.argmin(np.isfinite(vectors).all(axis=1)))}")
-    largest_in = np.abs(vectors).max(axis=1, keepdims=True)  # (n, 1); dividing first keeps tiny and huge norms exact
-    if len(vectors) and largest_in.min() == 0:
-        raise BadQuery(f"vectors hold a zero vector in row {int(np.argmin(largest_in))}, which has no direction")
-    rotated = (vectors / largest_in) @ rotation
+    rotated = _within_one(vectors) @ rotation
     largest = np.abs(rotated).max(axis=1, keepdims=True)
     return np.asarray(np.rint(rotated * (_LEVELS / largest)), dtype=np.int8)
 
@@ -47,3 +42,23 @@ def from_codes(codes: Int8s, rotation: Float32s) -> Float32s:
     """Return unit vectors, float32 (n, dim), in the unrotated space, of int8 (n, dim) codes other than all zeros."""
     vectors = codes.astype(np.float32) @ rotation.T
     return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), dtype=np.float32)
+
+
+def to_units(vectors: Float32s) -> Float32s:
+    """Return float32 (n, dim) vectors at length 1.
+
+    Raises:
+        BadQuery: a vector is not finite, or is zero and so has no direction.
+    """
+    scaled = _within_one(vectors)
+    return np.asarray(scaled / np.linalg.norm(scaled, axis=1, keepdims=True), dtype=np.float32)
+
+
+def _within_one(vectors: Float32s) -> Float32s:
+    """Return vectors whose largest component is 1 or -1: squares of tiny and huge ones would leave float32's range."""
+    if not np.isfinite(vectors).all():
+        raise BadQuery(f"vectors hold NaN or infinity in row {int(np.argmin(np.isfinite(vectors).all(axis=1)))}")
+    largest = np.abs(vectors).max(axis=1, keepdims=True)  # (n, 1)
+    if len(vectors) and largest.min() == 0:
+        raise BadQuery(f"vectors hold a zero vector in row {int(np.argmin(largest))}, which has no direction")
+    return np.asarray(vectors / largest, dtype=np.float32)

@@ -14,7 +14,7 @@ import numpy as np
 
 from pocketlens._native import usearch
 from pocketlens._types import Float16s, Float32s, Int8s, Int64s
-from pocketlens.codes import from_codes, to_codes
+from pocketlens.codes import from_codes, to_codes, to_units
 from pocketlens.errors import BadQuery, FormatError
 
 MAX_K = 1_000
@@ -138,7 +138,7 @@ class Index:
             raise BadQuery(f"k is {k!r}, expected an integer from 1 to {MAX_K}")
         queries = np.asarray(queries, dtype=np.float32)
         query_codes = to_codes(queries, self._rotation)
-        units = queries / np.linalg.norm(queries, axis=1, keepdims=True)
+        units = to_units(queries)
         wanted = k if self._originals is None else max(_RESCORED, _RESCORED_PER_HIT * k)
         if expansion_search is not None:
             self._codes.expansion_search = expansion_search

@@ -12,6 +12,7 @@ import numpy as np
 
 from pocketlens._types import Float32s
 from pocketlens.bundle import check_space, read_bundle
+from pocketlens.codes import to_units
 from pocketlens.encoder import ImageEncoder, TextEncoder
 from pocketlens.errors import BadQuery, MissingPart
 from pocketlens.gallery import Gallery
@@ -96,7 +97,7 @@ class Lens:
         matches = self.gallery.index.search(vector[np.newaxis], k=k)
         count = int(matches.counts[0])
         rows, cosines = matches.rows[0, :count], matches.scores[0, :count]
-        z_scores = self.gallery.z_scores(vector / np.linalg.norm(vector), cosines)
+        z_scores = self.gallery.z_scores(to_units(vector[np.newaxis])[0], cosines)
         hits = []
         for row, cosine, z in zip(rows, cosines, z_scores, strict=True):
             for item in self.gallery.items.of_row(int(row)):  # exact duplicates share a row
