@@ -107,10 +107,10 @@ class Index:
             index.view(str(path))
         except (RuntimeError, ValueError) as error:
             raise FormatError(f"{path} is not a USearch index: {error}") from error
-        if (len(index), index.ndim) != (spec.rows, len(rotation)):
-            found, expected = f"{len(index)} x {index.ndim}", f"{spec.rows} x {len(rotation)}"
-            raise FormatError(f"{path} holds {found} codes, expected {expected}")
-        index.expansion_search = spec.expansion_search or index.expansion_search  # USearch does not store it
+        found = f"{len(index)} x {index.ndim} codes of type {index.dtype.name}"
+        expected = f"{spec.rows} x {len(rotation)} codes of type I8"
+        if found != expected:
+            raise FormatError(f"{path} holds {found}, expected {expected}")
         return cls(index, rotation, originals, spec, threads=threads)
 
     def save(self, path: Path) -> None:
@@ -140,8 +140,7 @@ class Index:
         query_codes = to_codes(queries, self._rotation)
         units = to_units(queries)
         wanted = k if self._originals is None else max(_RESCORED, _RESCORED_PER_HIT * k)
-        if expansion_search is not None:
-            self._codes.expansion_search = expansion_search
+        self._codes.expansion_search = expansion_search or self.spec.expansion_search or 1  # files do not store it
         rows = np.full((len(queries), k), -1, dtype=np.int64)
         scores = np.full((len(queries), k), -np.inf, dtype=np.float32)
         counts = np.zeros(len(queries), dtype=np.int64)
@@ -158,7 +157,8 @@ class Index:
         """Return the unit vectors of all rows, float32 (rows, dim): from the float16 originals, else from the codes."""
         if self._originals is not None:
             return self._originals.astype(np.float32)
-        return from_codes(self._codes.get(np.arange(self.spec.rows, dtype=np.uint64)), self._rotation)
+        codes = self._codes.get(np.arange(self.spec.rows, dtype=np.uint64))  # one array a row
+        return from_codes(np.stack(codes), self._rotation)
 
     def _candidates(self, code: Int8s, count: int) -> tuple[Int64s, Float32s]:
         matches = self._codes.search(code, count, threads=self._threads, exact=self.spec.kind == "exhaustive")
