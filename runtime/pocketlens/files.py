@@ -1,7 +1,8 @@
 """The one module that writes files, and the one that checks them.
 
 Everything is written to a temporary name in the destination's own directory, flushed, fsynced, renamed, and the
-directory fsynced: after a crash at any moment there is either the old content or the new, never a part.
+directory fsynced: after a crash at any moment there is either the old content or the new, never a part. A folder that
+replaces another is the exception: between two renames the old one stands beside its place, under a hidden name.
 """
 
 from __future__ import annotations
@@ -10,13 +11,18 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from pocketlens.errors import CorruptFile, FormatError
 
 _CHUNK_BYTES = 1 << 20
+_REPLACEABLE = ("bundle.json", "gallery.json", "model.json")
 
 
 def sha256_of(path: Path) -> str:
@@ -36,13 +42,29 @@ def check_file(path: Path, *, sha256: str, size_bytes: int) -> None:
         CorruptFile: its size or its hash differs.
     """
     if not path.is_file():
-        raise FormatError(f"{path} is missing; its folder's manifest lists it")
+        found = "something that is no file" if path.exists() else "nothing"
+        raise FormatError(
+            f"{path}: found {found}, expected a file of {size_bytes} bytes; its folder's manifest lists it"
+        )
     found_bytes = path.stat().st_size
     if found_bytes != size_bytes:
         raise CorruptFile(path, found=f"{found_bytes} bytes", expected=f"{size_bytes} bytes")
     found = sha256_of(path)
     if found != sha256:
         raise CorruptFile(path, found=f"sha256 {found[:16]}…", expected=f"sha256 {sha256[:16]}…")
+
+
+def read_arrays(path: Path, names: Collection[str]) -> dict[str, NDArray[Any]]:
+    """Return the arrays called `names` of an .npz file whose hash the caller has checked.
+
+    Raises:
+        FormatError: it is not such a file, or an array is missing.
+    """
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in names}
+    except Exception as error:  # zipfile, zlib and NumPy raise several kinds
+        raise FormatError(f"{path} is not an .npz file with the arrays {', '.join(names)}: {error}") from error
 
 
 def write_file(path: Path, content: bytes) -> None:
@@ -68,13 +90,17 @@ def new_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
 
     Args:
         path: the folder to make. Its parent is created when missing.
-        replace: allow `path` to exist; the old folder is removed after the new one stands in its place.
+        replace: allow `path` to be a folder that pocketlens wrote, or an empty one; it is removed after the new one
+            stands in its place.
 
     Raises:
-        FormatError: `path` exists (and `replace` is false, or it is a file).
+        FormatError: `path` exists (and `replace` is false, or it is not such a folder).
     """
-    if path.exists() and (not replace or not path.is_dir()):
-        raise FormatError(f"{path} exists already; remove it or choose another name")
+    if path.exists():
+        if not replace:
+            raise FormatError(f"{path} exists already; remove it or choose another name")
+        if not path.is_dir() or (any(path.iterdir()) and not any((path / name).is_file() for name in _REPLACEABLE)):
+            raise FormatError(f"{path} is no folder that pocketlens wrote, and is not replaced; choose another name")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
     try:
@@ -92,10 +118,19 @@ def _swap(new: Path, path: Path) -> None:
     if not path.exists():
         new.rename(path)
         return
-    old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.old."))
-    path.rename(old / path.name)
-    new.rename(path)
-    shutil.rmtree(old)
+    beside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.old."))
+    old = beside / path.name
+    try:
+        path.rename(old)
+        try:
+            new.rename(path)
+        except BaseException:
+            old.rename(path)
+            raise
+        shutil.rmtree(old)
+    finally:
+        with suppress(OSError):  # not empty when the old folder could be neither put back nor removed
+            beside.rmdir()
 
 
 def _sync_tree(folder: Path) -> None:

@@ -35,7 +35,8 @@ def read_manifest(path: Path, kind: type[T], *, format: str, version: int) -> T:
     try:
         if path.stat().st_size > MAX_MANIFEST_BYTES:
             raise FormatError(f"{path} has {path.stat().st_size} bytes, expected at most {MAX_MANIFEST_BYTES}")
-        data = json.loads(path.read_bytes())
+        data = json.loads(path.read_bytes(), object_pairs_hook=_object)
+        json.dumps(data, ensure_ascii=False, allow_nan=False).encode()  # refuses NaN, infinity and lone surrogates
     except (FileNotFoundError, NotADirectoryError):
         raise FormatError(f"{path} not found; expected a {format} folder with this file") from None
     except (ValueError, RecursionError) as error:
@@ -45,7 +46,7 @@ def read_manifest(path: Path, kind: type[T], *, format: str, version: int) -> T:
     if not isinstance(data, dict) or data.get("format") != format:
         found = data.get("format") if isinstance(data, dict) else type(data).__name__
         raise FormatError(f"{path}: format is {found!r}, expected {format!r}")
-    if data.get("version") != version:
+    if type(data.get("version")) is not int or data["version"] != version:
         raise FormatError(f"{path}: version is {data.get('version')!r}; this pocketlens reads version {version}")
     fields = {key: value for key, value in data.items() if key not in ("format", "version")}
     return typing.cast(T, _parse(fields, kind, f"{path}: "))
@@ -60,6 +61,13 @@ def manifest_bytes(value: Any, *, format: str, version: int) -> bytes:
     """Return what `write_manifest` writes."""
     data = {"format": format, "version": version, **dataclasses.asdict(value)}
     return (json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    data = dict(pairs)
+    if len(data) != len(pairs):
+        raise ValueError("a key stands twice in one object")
+    return data
 
 
 def _parse(value: Any, kind: Any, where: str) -> Any:
@@ -78,7 +86,8 @@ def _parse(value: Any, kind: Any, where: str) -> Any:
         _expect(value, isinstance(value, dict), where, "an object")
         return {key: _parse(item, arguments[1], f"{where}.{key}") for key, item in value.items()}
     if kind is float:
-        return float(_expect(value, isinstance(value, int | float) and not isinstance(value, bool), where, "a number"))
+        number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
+        return float(_expect(value, number, where, "a number"))
     return _expect(value, type(value) is kind, where, f"a value of type {kind.__name__}")
 
 
@@ -86,13 +95,14 @@ def _parse_object(value: Any, kind: Any, where: str) -> Any:
     _expect(value, isinstance(value, dict), where, "an object")
     hints = typing.get_type_hints(kind)
     names = [field.name for field in dataclasses.fields(kind)]
+    top = where.endswith(": ")
+    inside, dotted = (where, where) if top else (f"{where}: ", f"{where}.")
     for name in names:
         if name not in value:
-            raise FormatError(f"{where}field {name!r} is missing")
+            raise FormatError(f"{inside}field {name!r} is missing")
     for name in value:
         if name not in names:
-            raise FormatError(f"{where}unknown field {name!r}, expected only {', '.join(names)}")
-    dotted = where if where.endswith(": ") else f"{where}."
+            raise FormatError(f"{inside}unknown field {name!r}, expected only {', '.join(names)}")
     return kind(**{name: _parse(value[name], hints[name], f"{dotted}{name}") for name in names})
 
 

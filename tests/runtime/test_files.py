@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pocketlens.errors import CorruptFile, FormatError
+from pocketlens.files import check_file, new_folder, read_arrays, sha256_of, write_file
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def fail(*_: object) -> None:
+    raise OSError("No space left on device")
+
+
+@pytest.mark.parametrize("size", [0, 1, (1 << 20) - 1, 1 << 20, (1 << 20) + 1])
+def test_sha256_is_that_of_the_whole_content(tmp_path: Path, size: int) -> None:
+    content = np.random.default_rng(size).bytes(size)
+    (tmp_path / "a").write_bytes(content)
+    assert sha256_of(tmp_path / "a") == hashlib.sha256(content).hexdigest()
+
+
+def test_a_checked_file_passes_only_as_it_was(tmp_path: Path) -> None:
+    path, sha256 = tmp_path / "a", hashlib.sha256(b"abc").hexdigest()
+    path.write_bytes(b"abc")
+    check_file(path, sha256=sha256, size_bytes=3)
+    path.write_bytes(b"abcd")
+    with pytest.raises(CorruptFile, match=rf"^{path} is damaged: found 4 bytes, expected 3 bytes$"):
+        check_file(path, sha256=sha256, size_bytes=3)
+    path.write_bytes(b"abd")
+    found = hashlib.sha256(b"abd").hexdigest()
+    with pytest.raises(CorruptFile, match=rf"^{path} is damaged: found sha256 {found[:16]}…, expected sha256 ba7816bf"):
+        check_file(path, sha256=sha256, size_bytes=3)
+
+
+def test_a_missing_file_and_a_folder_in_its_place_are_format_errors(tmp_path: Path) -> None:
+    with pytest.raises(FormatError, match=rf"^{tmp_path}/a: found nothing, expected a file of 3 bytes"):
+        check_file(tmp_path / "a", sha256="", size_bytes=3)
+    (tmp_path / "a").mkdir()
+    with pytest.raises(FormatError, match=rf"^{tmp_path}/a: found something that is no file, expected a file of 3"):
+        check_file(tmp_path / "a", sha256="", size_bytes=3)
+
+
+def test_a_written_file_holds_its_content_and_obeys_the_umask(tmp_path: Path) -> None:
+    (tmp_path / "plain").write_bytes(b"")
+    for content in (b"old", b"new and longer", b""):
+        write_file(tmp_path / "a", content)
+        assert (tmp_path / "a").read_bytes() == content
+    assert (tmp_path / "a").stat().st_mode == (tmp_path / "plain").stat().st_mode
+    assert names(tmp_path) == ["a", "plain"]
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_a_failing_write_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    write_file(tmp_path / "a", b"old")
+    monkeypatch.setattr(os, step, fail)
+    with pytest.raises(OSError, match="No space left"):
+        write_file(tmp_path / "a", b"new")
+    assert names(tmp_path) == ["a"]
+    assert (tmp_path / "a").read_bytes() == b"old"
+
+
+def test_a_folder_is_not_overwritten_by_a_file(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    with pytest.raises(OSError):
+        write_file(tmp_path / "a", b"new")
+    assert names(tmp_path) == ["a"]
+
+
+def test_a_new_folder_appears_whole_with_its_parents(tmp_path: Path) -> None:
+    out = tmp_path / "deep" / "er" / "out"
+    with new_folder(out) as folder:
+        (folder / "sub").mkdir()
+        (folder / "sub" / "a").write_bytes(b"1")
+        assert not out.exists()
+        assert folder.parent == out.parent  # the same file system, so that the rename is atomic
+    assert (out / "sub" / "a").read_bytes() == b"1"
+    assert names(out.parent) == ["out"]
+    (tmp_path / "plain").mkdir()
+    assert out.stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_an_exception_leaves_nothing(tmp_path: Path, error: type[BaseException]) -> None:
+    with pytest.raises(error), new_folder(tmp_path / "out") as folder:
+        (folder / "a").write_bytes(b"1")
+        raise error
+    assert names(tmp_path) == []
+
+
+def test_a_failing_sync_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(OSError, match="No space left"), new_folder(tmp_path / "out") as folder:
+        (folder / "a").write_bytes(b"1")
+        monkeypatch.setattr(os, "fsync", fail)
+    assert names(tmp_path) == []
+
+
+def test_an_existing_path_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"1")
+    (tmp_path / "folder").mkdir()
+    for name in ("file", "folder"):
+        with pytest.raises(FormatError, match=f"{name} exists already"), new_folder(tmp_path / name):
+            pytest.fail("the block ran")
+    assert names(tmp_path) == ["file", "folder"]
+
+
+def test_replacing_swaps_the_whole_folder(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    for content in (b"1", b"2"):
+        with new_folder(out, replace=True) as folder:
+            (folder / "bundle.json").write_bytes(content)
+            (folder / content.decode()).write_bytes(b"")
+    assert names(out) == ["2", "bundle.json"]
+    assert names(tmp_path) == ["out"]
+
+
+def test_a_failing_replacement_leaves_the_old_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "out"
+    with new_folder(out) as folder:
+        (folder / "bundle.json").write_bytes(b"old")
+    rename = os.rename
+
+    def fail_on_the_new_folder(source: Path, target: Path) -> None:
+        if target == out and Path(source).parent == tmp_path:
+            fail()
+        rename(source, target)
+
+    with pytest.raises(OSError, match="No space left"), new_folder(out, replace=True) as folder:
+        (folder / "bundle.json").write_bytes(b"new")
+        monkeypatch.setattr(os, "rename", fail_on_the_new_folder)
+    assert names(tmp_path) == ["out"]
+    assert (out / "bundle.json").read_bytes() == b"old"
+
+
+def test_only_folders_of_pocketlens_and_empty_ones_are_replaced(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "me.jpg").write_bytes(b"precious")
+    (tmp_path / "file").write_bytes(b"precious")
+    (tmp_path / "empty").mkdir()
+    for name in ("photos", "file"):
+        with (
+            pytest.raises(FormatError, match=f"{name} is no folder that pocketlens wrote"),
+            new_folder(tmp_path / name, replace=True),
+        ):
+            pytest.fail("the block ran")
+    with new_folder(tmp_path / "empty", replace=True) as folder:
+        (folder / "bundle.json").write_bytes(b"")
+    assert names(tmp_path / "empty") == ["bundle.json"]
+    assert (tmp_path / "photos" / "me.jpg").read_bytes() == b"precious"
+
+
+def test_arrays_come_back_by_name(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", x=np.arange(3), y=np.eye(2))
+    arrays = read_arrays(tmp_path / "a.npz", ["y", "x"])
+    assert arrays["x"].tolist() == [0, 1, 2]
+    assert arrays["y"].tolist() == [[1, 0], [0, 1]]
+
+
+@pytest.mark.parametrize("content", ["missing", "pickle", "npy", "text", "empty", "cut"])
+def test_a_file_without_the_arrays_is_a_format_error(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "a.npz"
+    np.savez(path, x=np.array([{}]) if content == "pickle" else np.arange(3))
+    whole = path.read_bytes()
+    if content == "npy":
+        np.save(path.with_suffix(".npy"), np.arange(3))
+        path = path.with_suffix(".npy")
+    elif content in ("text", "empty", "cut"):
+        path.write_bytes({"text": b"hello", "empty": b"", "cut": whole[:-30]}[content])
+    with pytest.raises(FormatError, match=r"a\.np[zy] is not an \.npz file with the arrays"):
+        read_arrays(path, ["x", "y"] if content == "missing" else ["x"])
