@@ -9,6 +9,7 @@ onnxruntime's dynamic quantization does.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 
 import numpy as np
@@ -90,6 +91,7 @@ def quantize_matmuls(model: onnx.ModelProto, *, block: int = 128) -> onnx.ModelP
     from onnxruntime.quantization.matmul_nbits_quantizer import DefaultWeightOnlyQuantConfig, MatMulNBitsQuantizer
 
     config = DefaultWeightOnlyQuantConfig(block_size=block, is_symmetric=False, accuracy_level=4, bits=8)
+    logging.getLogger(MatMulNBitsQuantizer.__module__).setLevel(logging.WARNING)  # it reports every node
     quantizer = MatMulNBitsQuantizer(model, algo_config=config)
     quantizer.process()
     quantized: onnx.ModelProto = quantizer.model.model

@@ -1,0 +1,122 @@
+"""The demo: index the sample pictures, ask by text, by picture and by both, print a table and write a contact sheet.
+
+Needs the runtime alone. Everything runs offline, on this machine.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+import pocketlens
+from pocketlens_export.gallery.cli import index
+
+DEMO = Path(__file__).parent
+PICTURES, BUNDLE, SHEET = DEMO / "pictures", DEMO / "bundle", DEMO / "index.html"
+SHOWN = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A query, its hits, and how long encoding and searching took."""
+
+    text: str | None
+    image: str | None
+    hits: list[pocketlens.Hit]
+    latency_ms: float
+
+    @property
+    def title(self) -> str:
+        """The query in words: text, picture, or both."""
+        return " + ".join(part for part in (self.image, self.text and f'"{self.text}"') if part)
+
+
+def main() -> None:
+    """Run the whole demo."""
+    click.echo(f"$ pocketlens index {_shown(PICTURES)} --out {_shown(BUNDLE)} --replace")
+    index.main([str(PICTURES), "--out", str(BUNDLE), "--replace"], standalone_mode=False)
+    queries = json.loads((DEMO / "queries.json").read_text())
+    with pocketlens.open(BUNDLE) as lens:
+        ask(lens, queries[0])  # opens the encoders, so that the times below are those of a running app
+        ask(lens, {"image": lens.search(text="a dog", k=1)[0].id})
+        answers = [ask(lens, query) for query in queries]
+    click.echo(table(answers))
+    SHEET.write_text(contact_sheet(answers), encoding="utf-8")
+    click.echo(f"\nOpen {_shown(SHEET)} to see the pictures. Ask your own:")
+    click.echo(f'$ .venv-runtime/bin/pocketlens search {_shown(BUNDLE)} "a boat on the water"')
+
+
+def ask(lens: pocketlens.Lens, query: Mapping[str, str]) -> Answer:
+    """Return the answer to a query with the keys text, image (a path below the pictures) or both."""
+    text, image = query.get("text"), query.get("image")
+    start = time.perf_counter()
+    hits = lens.search(text=text, image=PICTURES / image if image else None, k=SHOWN)
+    return Answer(text, image, hits, (time.perf_counter() - start) * 1e3)
+
+
+def table(answers: list[Answer]) -> str:
+    """Return one line per query: what was asked, the milliseconds, the best three."""
+    width = max(len(answer.title) for answer in answers)
+    lines = [f"\n{'query':{width}}  {'ms':>5}  best hits (cosine)"]
+    for answer in answers:
+        best = ", ".join(f"{hit.id} ({hit.cosine:.2f})" for hit in answer.hits[:3])
+        lines.append(f"{answer.title:{width}}  {answer.latency_ms:5.1f}  {best}")
+    return "\n".join(lines)
+
+
+def contact_sheet(answers: list[Answer]) -> str:
+    """Return a page that opens from disk: a row of pictures per query."""
+    return _PAGE.format(rows="\n".join(_row(answer) for answer in answers))
+
+
+def _row(answer: Answer) -> str:
+    asked = (
+        f'<figure class="asked">{_image(answer.image)}<figcaption>asked</figcaption></figure>' if answer.image else ""
+    )
+    hits = "".join(
+        f"<figure>{_image(hit.uri)}<figcaption>{html.escape(hit.id)}<br>cosine {hit.cosine:.3f}, z {hit.z:.1f}"
+        "</figcaption></figure>"
+        for hit in answer.hits
+    )
+    title = f"{html.escape(answer.title)} <small>{answer.latency_ms:.1f} ms</small>"
+    return f'<section><h2>{title}</h2><div class="row">{asked}{hits}</div></section>'
+
+
+def _image(uri: str | None) -> str:
+    return f'<img loading="lazy" src="pictures/{html.escape(uri or "")}" alt="{html.escape(uri or "")}">'
+
+
+def _shown(path: Path) -> Path:
+    return path.resolve().relative_to(Path.cwd()) if path.resolve().is_relative_to(Path.cwd()) else path
+
+
+_PAGE = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<title>pocketlens demo</title>
+<style>
+  body {{ font: 15px/1.4 system-ui, sans-serif; margin: 2rem auto; max-width: 1200px; padding: 0 1rem; color: #222; }}
+  h2 {{ font-size: 1.05rem; margin: 1.6rem 0 .4rem; }}
+  small {{ color: #888; font-weight: normal; }}
+  .row {{ display: flex; flex-wrap: wrap; gap: .8rem; }}
+  figure {{ margin: 0; width: 160px; }}
+  .asked {{ border-right: 3px solid #36c; padding-right: .8rem; }}
+  img {{ width: 160px; height: 160px; object-fit: contain; background: #f4f4f4; border-radius: 6px; }}
+  figcaption {{ font-size: .75rem; color: #555; overflow-wrap: anywhere; }}
+</style>
+<h1>pocketlens demo</h1>
+<p>Every query ran on this machine, offline. Best hit first; cosine is the similarity, z the standard deviations
+above the query's mean over the gallery.</p>
+{rows}
+</html>
+"""
+
+if __name__ == "__main__":
+    main()
