@@ -65,12 +65,14 @@ def fetch(source: str, cache: Path) -> Path:
 def deb_members(package: Path, wanted: set[str]) -> Iterator[tuple[str, bytes]]:
     """Yield the wanted files of a Debian package, reading its archive once."""
     command = ["dpkg-deb", "--fsys-tarfile", str(package)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as unpack:
-        with tarfile.open(fileobj=unpack.stdout, mode="r|") as archive:
-            for member in archive:
-                name = member.name.removeprefix("./")
-                if name in wanted and (handle := archive.extractfile(member)):
-                    yield name, handle.read()
+    with (
+        subprocess.Popen(command, stdout=subprocess.PIPE) as unpack,
+        tarfile.open(fileobj=unpack.stdout, mode="r|") as archive,
+    ):
+        for member in archive:
+            name = member.name.removeprefix("./")
+            if name in wanted and (handle := archive.extractfile(member)):
+                yield name, handle.read()
 
 
 def wheel_members(package: Path, wanted: set[str]) -> Iterator[tuple[str, bytes]]:
@@ -156,7 +158,7 @@ def render_svg(data: bytes) -> Image.Image:
 def develop_exr(data: bytes, scratch: Path) -> Image.Image:
     """Turn a high-dynamic-range panorama into an ordinary picture."""
     import numpy
-    import OpenEXR
+    import OpenEXR  # type: ignore[import-not-found, unused-ignore]
 
     scratch.write_bytes(data)
     with OpenEXR.File(str(scratch)) as opened:
