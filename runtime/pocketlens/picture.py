@@ -2,18 +2,22 @@
 
 Follows open_clip's transform applied to the oriented picture, composited on white, in RGB (open_clip ignores EXIF and
 alpha). Sizes and crop offsets are torchvision's: the long side is truncated, the offset rounded half to even. Only the
-part that the crop keeps is resized; Pillow's `resize(box=)` samples beyond the box, so the result is the same.
+part that the crop keeps is resized; Pillow's `resize(box=)` samples beyond the box, so the result is the same to one or
+two levels of 255 (Pillow picks the order of its two passes by the sizes, and rounds between them).
 """
 
 from __future__ import annotations
 
 import io
+import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from pocketlens._types import Uint8s
 from pocketlens.errors import BadImage, BadQuery
@@ -52,31 +56,25 @@ def decode(picture: Picture, spec: PictureSpec) -> Image.Image:
     """
     name = _name_of(picture)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # corrupt EXIF and odd palettes only warn; what matters raises
-            if isinstance(picture, Image.Image):
-                return _to_rgb(ImageOps.exif_transpose(picture))
-            source = io.BytesIO(picture) if isinstance(picture, bytes) else picture
-            with Image.open(source, formats=FORMATS) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise BadImage(name, f"{image.width}x{image.height} pixels, expected at most {MAX_PIXELS}")
+        with _no_warnings, _opened(picture) as image:
+            pixels = image.width * image.height
+            if not 0 < pixels <= MAX_PIXELS:
+                raise BadImage(name, f"{image.width}x{image.height} pixels, expected 1 to {MAX_PIXELS}")
+            if not isinstance(picture, Image.Image):
                 _draft(image, spec)
-                return _to_rgb(ImageOps.exif_transpose(image))
+            rgb = _to_rgb(image)  # loads it: before, a TIFF still has the orientation that Pillow then applies
+            return _upright(rgb, _orientation(image))
     except (BadImage, BadQuery):
         raise
-    except FileNotFoundError:
-        raise BadImage(name, "no such file") from None
     except Exception as error:  # Pillow raises SyntaxError, struct.error and others on hostile bytes
         raise BadImage(name, _reason(error)) from error
 
 
 def upright_size(picture: bytes | Path) -> tuple[int, int]:
-    """Return (width, height) in pixels after EXIF orientation, read from the header of a decodable picture."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        with Image.open(io.BytesIO(picture) if isinstance(picture, bytes) else picture, formats=FORMATS) as image:
-            turned = image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
-            return (image.height, image.width) if turned else (image.width, image.height)
+    """Return (width, height) in pixels after EXIF orientation, of a picture that `decode` has taken."""
+    with _no_warnings, _opened(picture) as image:
+        turned = image.format != "TIFF" and _orientation(image) in (5, 6, 7, 8)  # Pillow turns TIFFs itself
+        return (image.height, image.width) if turned else (image.width, image.height)
 
 
 def preprocess(image: Image.Image, spec: PictureSpec) -> Uint8s:
@@ -99,9 +97,70 @@ def _kept_box(width: int, height: int, side: int) -> tuple[float, float, float, 
     return (start, 0.0, min(stop, float(width)), float(height))
 
 
+@contextmanager
+def _opened(picture: Picture) -> Iterator[Image.Image]:
+    if isinstance(picture, Image.Image):
+        yield picture
+        return
+    with Image.open(io.BytesIO(picture) if isinstance(picture, bytes) else picture, formats=FORMATS) as image:
+        yield image
+
+
+class _NoWarnings:
+    """Silences Pillow on corrupt EXIF and odd palettes while a picture is decoded: what matters raises.
+
+    `warnings.catch_warnings` alone may leave the process's filters changed when several threads decode at once; here
+    the first to come saves the filters and the last to go restores them.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._saved = ExitStack()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._inside == 0:
+                self._saved.enter_context(warnings.catch_warnings(action="ignore"))
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                self._saved.close()
+
+
+_no_warnings = _NoWarnings()
+
+
+def _orientation(image: Image.Image) -> int | None:
+    """Return the EXIF orientation; None when there is none or it is corrupt, which is no reason to lose a picture."""
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # struct.error, SyntaxError, KeyError and more
+        return None
+    return orientation if isinstance(orientation, int) else None
+
+
+def _upright(image: Image.Image, orientation: int | None) -> Image.Image:
+    return image.transpose(_TURNS[orientation]) if orientation in _TURNS else image
+
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
 def _draft(image: Image.Image, spec: PictureSpec) -> None:
     """Let a JPEG decode at 1/2, 1/4 or 1/8 where the short side stays at or above `_DRAFT_FACTOR` times the tower's."""
-    if image.format == "JPEG":
+    if image.format in ("JPEG", "MPO"):  # a phone's photo with a preview or a depth map calls itself MPO
         image.draft(None, (_DRAFT_FACTOR * spec.side, _DRAFT_FACTOR * spec.side))
 
 
@@ -141,4 +200,6 @@ def _name_of(picture: Picture) -> str:
 def _reason(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
         return f"not one of {', '.join(FORMATS)}"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror  # without the file's name
     return " ".join(str(error).split())[:200] or type(error).__name__
