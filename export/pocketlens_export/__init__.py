@@ -1,1 +1,1 @@
-"""Offline: open_clip checkpoints to ONNX model folders, and pictures to galleries. Imports pocketlens, never the reverse."""
+"""Offline: open_clip checkpoints to ONNX model folders, pictures to galleries. pocketlens imports nothing from here."""
