@@ -9,13 +9,15 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from types import UnionType
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from pocketlens._native import ort
 from pocketlens._types import Float32s, Int64s, Uint8s
-from pocketlens.errors import FormatError, MissingPart
+from pocketlens.errors import BadQuery, FormatError, MissingPart
 from pocketlens.model import Model
 from pocketlens.picture import Picture, load_pixels
 from pocketlens.text import Tokenizer
@@ -47,14 +49,15 @@ class TextEncoder:
         self.spec = spec
         self.dim = model.manifest.space.dim
         self.tokenizer = Tokenizer(model.file(spec.tokenizer), spec)
-        self._session = _open_session(model.file(spec.file), threads)
+        self._session = _open_session(model.file(spec.file), threads, inputs=("input_ids", "pseudo_tokens"))
 
     def encode(self, texts: Sequence[str]) -> Float32s:
         """Return unit embeddings, float32 (n, dim), one row per text.
 
         Raises:
-            BadQuery: an element is not a str or is too long.
+            BadQuery: an element is not a str or is too long, or `texts` is itself a str.
         """
+        _check_several(texts, str)
         return self.encode_ids(self.pad(self.tokenizer.ids(texts)))
 
     def pad(self, ids: Sequence[Sequence[int]]) -> Int64s:
@@ -99,14 +102,16 @@ class ImageEncoder:
             )
         self.spec = spec
         self.dim = model.manifest.space.dim
-        self._session = _open_session(model.file(spec.file), threads)
+        self._session = _open_session(model.file(spec.file), threads, inputs=("pixels",))
 
     def encode(self, pictures: Sequence[Picture]) -> Float32s:
         """Return unit embeddings, float32 (n, dim), one row per picture (bytes, path or PIL image).
 
         Raises:
             BadImage: a picture cannot be decoded.
+            BadQuery: an element is neither bytes, a path nor a PIL image, or `pictures` is itself one of them.
         """
+        _check_several(pictures, bytes | str | Path | Image.Image)
         if len(pictures) == 0:
             return np.zeros((0, self.dim), dtype=np.float32)
         return self.encode_pixels(np.stack([load_pixels(picture, self.spec) for picture in pictures]))
@@ -122,7 +127,14 @@ def default_threads() -> int:
     return min(usable, _MAX_THREADS)
 
 
-def _open_session(path: Path, threads: int | None) -> Any:
+def _check_several(values: Any, one: type | UnionType) -> None:
+    if isinstance(values, one):  # a str is a sequence of str, and would be encoded letter by letter
+        raise BadQuery(f"encode takes a list, found a single {type(values).__name__}")
+
+
+def _open_session(path: Path, threads: int | None, *, inputs: tuple[str, ...]) -> Any:
+    if threads is not None and threads < 1:
+        raise BadQuery(f"threads is {threads}, expected at least 1")
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads if threads is not None else default_threads()
     options.inter_op_num_threads = 1
@@ -132,9 +144,15 @@ def _open_session(path: Path, threads: int | None) -> Any:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     try:
-        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own exceptions share no public base
-        raise FormatError(f"{path} is not an ONNX graph that onnxruntime {ort.__version__} can run: {error}") from error
+        reason = " ".join(str(error).split())[:300]
+        raise FormatError(f"{path} is no ONNX graph that onnxruntime {ort.__version__} can run: {reason}") from error
+    found = tuple(sorted(value.name for value in session.get_inputs()))
+    outputs = [value.name for value in session.get_outputs()]
+    if found != inputs or "embedding" not in outputs:
+        raise FormatError(f"{path} maps {found} to {outputs}, expected {inputs} to an output 'embedding'")
+    return session
 
 
 def _run(session: Any, feeds: dict[str, Any]) -> Float32s:

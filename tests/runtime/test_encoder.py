@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from PIL import Image
+
+from pocketlens.encoder import ImageEncoder, TextEncoder, default_threads
+from pocketlens.errors import BadImage, BadQuery, CorruptFile, FormatError, MissingPart
+from pocketlens.files import sha256_of
+from pocketlens.manifest import write_manifest
+from pocketlens.model import FORMAT, VERSION, FileRecord, Model, ModelManifest
+from tests.colours import SIDE, TOKENS, expected_picture, expected_text
+
+TEXTS = ["red", "a green", "", "blue white red", "a a a a", "mauve", "white"]
+
+
+def rewrite(folder: Path, manifest: ModelManifest) -> Model:
+    """Write model.json anew, with the hashes that the files have now."""
+    files = {name: FileRecord(sha256_of(folder / name), (folder / name).stat().st_size) for name in manifest.files}
+    write_manifest(folder / "model.json", replace(manifest, files=files), format=FORMAT, version=VERSION)
+    return Model.open(folder)
+
+
+@pytest.fixture
+def own(colours: Path, tmp_path: Path) -> Path:
+    """A copy of the model that a test may change."""
+    return Path(shutil.copytree(colours, tmp_path / "own"))
+
+
+@pytest.mark.parametrize("count", [0, 1, 7])
+def test_texts_are_encoded_as_numpy_says(colours: Path, count: int) -> None:
+    found = TextEncoder(Model.open(colours)).encode(TEXTS[:count])
+    assert found.shape == (count, 4)
+    assert found.dtype == np.float32
+    rows = [[2, 4, 3], [2, 8, 5, 3], [2, 3], [2, 6, 7, 4, 3], [2, 8, 8, 8, 8, 3], [2, 1, 3], [2, 7, 3]]
+    for embedding, ids in zip(found, rows, strict=False):
+        np.testing.assert_allclose(embedding, expected_text(np.array([ids]))[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("count", [0, 1, 7])
+def test_pictures_are_encoded_as_numpy_says(colours: Path, rng: np.random.Generator, count: int) -> None:
+    encoder = ImageEncoder(Model.open(colours))
+    pixels = rng.integers(0, 256, (count, SIDE, SIDE, 3), dtype=np.uint8)
+    found = encoder.encode([Image.fromarray(picture) for picture in pixels])
+    assert found.shape == (count, 4)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected_picture(pixels).reshape(count, 4), atol=1e-6)
+    if count:
+        np.testing.assert_array_equal(found, encoder.encode_pixels(pixels))
+
+
+def test_a_row_is_as_long_as_the_longest_text_where_trimming_is_exact(colours: Path) -> None:
+    encoder = TextEncoder(Model.open(colours))
+    assert encoder.pad([[2, 4, 3], [2, 3]]).tolist() == [[2, 4, 3], [2, 3, 0]]
+    assert encoder.pad([]).shape == (0, 1)
+    assert encoder.pad([[2, 3]]).dtype == np.int64
+
+
+def test_a_row_is_as_long_as_the_context_where_trimming_is_not_exact(own: Path) -> None:
+    manifest = Model.open(own).manifest
+    assert manifest.text is not None
+    model = rewrite(own, replace(manifest, text=replace(manifest.text, trim=False, pad_id=8)))
+    encoder = TextEncoder(model)
+    assert encoder.pad([[2, 4, 3]]).tolist() == [[2, 4, 3, 8, 8, 8]]
+    assert encoder.pad([]).shape == (0, 6)
+    np.testing.assert_allclose(encoder.encode(["red"]), expected_text(np.array([[2, 4, 3, 8, 8, 8]])), atol=1e-6)
+
+
+def test_the_longest_row_sets_the_length_of_a_batch_but_not_the_answers(colours: Path) -> None:
+    encoder = TextEncoder(Model.open(colours))
+    batch = encoder.encode(TEXTS)
+    for text, embedding in zip(TEXTS, batch, strict=True):
+        np.testing.assert_allclose(encoder.encode([text])[0], embedding, atol=1e-6)
+
+
+def test_a_pseudo_token_equal_to_a_tokens_row_stands_for_it(colours: Path) -> None:
+    encoder = TextEncoder(Model.open(colours))
+    plain = encoder.encode_ids(np.array([[2, 4, 5, 3]]))
+    spliced = encoder.encode_ids(np.array([[2, -1, 5, 3]]), TOKENS[[[4]]])
+    np.testing.assert_allclose(spliced, plain, atol=1e-6)
+    assert encoder.encode_ids(np.zeros((0, 3), dtype=np.int64)).shape == (0, 4)
+
+
+@pytest.mark.parametrize("texts", ["red", ""])
+def test_a_single_text_is_not_taken_letter_by_letter(colours: Path, texts: str) -> None:
+    with pytest.raises(BadQuery, match="encode takes a list, found a single str"):
+        TextEncoder(Model.open(colours)).encode(texts)
+
+
+def test_a_single_picture_is_not_taken_for_several(colours: Path, pictures: Path) -> None:
+    encoder = ImageEncoder(Model.open(colours))
+    path = pictures / "red.png"
+    with Image.open(path) as image:
+        for single in (path, str(path), path.read_bytes(), image):
+            with pytest.raises(BadQuery, match="encode takes a list, found a single"):
+                encoder.encode(single)  # type: ignore[arg-type]
+
+
+def test_one_unreadable_picture_is_named(colours: Path, pictures: Path) -> None:
+    with pytest.raises(BadImage, match=r"broken\.jpg: cannot be read as a picture"):
+        ImageEncoder(Model.open(colours)).encode([pictures / "red.png", pictures / "broken.jpg"])
+
+
+@pytest.mark.parametrize("threads", [1, 3, None])
+def test_sessions_are_those_of_a_small_device(colours: Path, threads: int | None) -> None:
+    model = Model.open(colours)
+    for encoder in (TextEncoder(model, threads=threads), ImageEncoder(model, threads=threads)):
+        options = encoder._session.get_session_options()
+        assert options.intra_op_num_threads == (threads or default_threads())
+        assert not options.enable_cpu_mem_arena
+        assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+        assert encoder._session.get_providers() == ["CPUExecutionProvider"]
+    assert 1 <= default_threads() <= 4
+
+
+@pytest.mark.parametrize("threads", [0, -1])
+def test_no_threads_are_a_bad_query(colours: Path, threads: int) -> None:
+    with pytest.raises(BadQuery, match=f"threads is {threads}, expected at least 1"):
+        TextEncoder(Model.open(colours), threads=threads)
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage", b"\x08\x09" * 500])
+@pytest.mark.parametrize(("name", "kind"), [("text.onnx", TextEncoder), ("image.onnx", ImageEncoder)])
+def test_a_graph_that_is_none_but_has_the_right_hash_is_a_format_error(
+    own: Path, name: str, kind: type[TextEncoder] | type[ImageEncoder], content: bytes
+) -> None:
+    (own / name).write_bytes(content)
+    with pytest.raises(FormatError) as caught:
+        kind(rewrite(own, Model.open(own).manifest))
+    assert str(caught.value).startswith(f"{own / name} is no ONNX graph that onnxruntime ")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("renamed", ["input", "output"])
+def test_a_graph_with_other_names_is_a_format_error(own: Path, renamed: str) -> None:
+    graph = onnx.load(str(own / "image.onnx"))
+    old, new = ("pixels", "x") if renamed == "input" else ("embedding", "y")
+    for value in [*graph.graph.input, *graph.graph.output]:
+        value.name = new if value.name == old else value.name
+    for node in graph.graph.node:
+        node.input[:] = [new if name == old else name for name in node.input]
+        node.output[:] = [new if name == old else name for name in node.output]
+    onnx.save(graph, str(own / "image.onnx"))
+    with pytest.raises(FormatError, match=r"image\.onnx maps .* expected \('pixels',\) to an output 'embedding'"):
+        ImageEncoder(rewrite(own, Model.open(own).manifest))
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("text.onnx", TextEncoder), ("tokenizer.json", TextEncoder), ("image.onnx", ImageEncoder)]
+)
+def test_a_damaged_file_is_found_before_it_is_opened(
+    own: Path, name: str, kind: type[TextEncoder] | type[ImageEncoder]
+) -> None:
+    content = (own / name).read_bytes()
+    (own / name).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(CorruptFile, match=f"{name} is damaged"):
+        kind(Model.open(own))
+
+
+def test_a_missing_tower_or_tokenizer_says_so(own: Path) -> None:
+    manifest = Model.open(own).manifest
+    assert manifest.text is not None
+    with pytest.raises(MissingPart, match="model colours has no text tower"):
+        TextEncoder(Model(own, replace(manifest, text=None)))
+    with pytest.raises(MissingPart, match="model colours has no image tower"):
+        ImageEncoder(Model(own, replace(manifest, image=None)))
+    with pytest.raises(MissingPart, match=r"without a tokenizer.*--tokenizer FILE"):
+        TextEncoder(Model(own, replace(manifest, text=replace(manifest.text, tokenizer=None))))
