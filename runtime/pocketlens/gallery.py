@@ -18,7 +18,7 @@ from pocketlens._native import ort
 from pocketlens._types import Float16s, Float32s
 from pocketlens.codes import make_rotation, to_codes
 from pocketlens.errors import BadQuery, CorruptFile, FormatError
-from pocketlens.files import check_file, sha256_of
+from pocketlens.files import check_file, read_arrays, sha256_of
 from pocketlens.index import Index, IndexSpec, spec_for
 from pocketlens.items import Item, Items, write_items
 from pocketlens.manifest import read_manifest, write_manifest
@@ -28,6 +28,7 @@ from pocketlens.tune import tune_graph
 FORMAT = "pocketlens-gallery"
 VERSION = 1
 MANIFEST = "gallery.json"
+_LEAST_DEVIATION = 1e-3  # below it, in a gallery of like pictures, there is only the rounding of float16
 _CODES, _ORIGINALS, _ITEMS, _STATS = "index.usearch", "rescore.f16", "items.sqlite", "stats.npz"
 
 
@@ -87,12 +88,8 @@ class Gallery:
         manifest = open_manifest(path, manifest_sha256=manifest_sha256)
         for name, record in manifest.files.items():
             check_file(path / name, sha256=record.sha256, size_bytes=record.size_bytes)
-        with np.load(path / _STATS, allow_pickle=False) as stats:
-            rotation, mean, covariance = stats["rotation"], stats["mean"], stats["covariance"]
-        originals = None
-        if manifest.rescore:
-            shape = (manifest.index.rows, manifest.space.dim)
-            originals = np.memmap(path / _ORIGINALS, dtype="<f2", mode="r", shape=shape)
+        rotation, mean, covariance = _read_statistics(path / _STATS, manifest.space.dim)
+        originals = _map_originals(path / _ORIGINALS, manifest) if manifest.rescore else None
         index = Index.open(path / _CODES, rotation, originals, manifest.index, threads=threads)
         return cls(manifest, index, Items(path / _ITEMS), mean, covariance)
 
@@ -105,7 +102,7 @@ class Gallery:
             query: float32 (dim,), a unit vector.
             cosines: float32 (n,).
         """
-        deviation = float(np.sqrt(max(float(query @ self._covariance @ query), 1e-12)))
+        deviation = float(np.sqrt(max(float(query @ self._covariance @ query), _LEAST_DEVIATION**2)))
         return np.asarray((cosines - query @ self._mean) / deviation, dtype=np.float32)
 
     def vectors(self) -> Float32s:
@@ -129,6 +126,10 @@ def open_manifest(path: Path, *, manifest_sha256: str | None = None) -> GalleryM
         raise CorruptFile(manifest_path, found="another sha256", expected=f"sha256 {manifest_sha256[:16]}…")
     manifest = read_manifest(manifest_path, GalleryManifest, format=FORMAT, version=VERSION)
     expected = {_CODES, _ITEMS, _STATS} | ({_ORIGINALS} if manifest.rescore else set())
+    if manifest.index.rows < 1 or manifest.space.dim < 1:
+        raise FormatError(
+            f"{manifest_path}: {manifest.index.rows} rows of {manifest.space.dim} dimensions, expected some"
+        )
     if set(manifest.files) != expected:
         raise FormatError(f"{manifest_path}: files are {sorted(manifest.files)}, expected {sorted(expected)}")
     return manifest
@@ -184,6 +185,26 @@ def write_gallery(
         files={name: FileRecord(sha256_of(folder / name), (folder / name).stat().st_size) for name in names},
     )
     write_manifest(folder / MANIFEST, manifest, format=FORMAT, version=VERSION)
+
+
+def _read_statistics(path: Path, dim: int) -> tuple[Float32s, Float32s, Float32s]:
+    arrays = read_arrays(path, _SHAPES)
+    for name, axes in _SHAPES.items():
+        array, shape = arrays[name], (dim,) * axes
+        if array.shape != shape or array.dtype != np.float32 or not np.isfinite(array).all():
+            found = f"{array.dtype} {array.shape}"
+            raise FormatError(f"{path}: {name} is {found}, expected finite float32 {shape}")
+    return arrays["rotation"], arrays["mean"], arrays["covariance"]
+
+
+_SHAPES = {"rotation": 2, "mean": 1, "covariance": 2}  # axes, each of the space's width
+
+
+def _map_originals(path: Path, manifest: GalleryManifest) -> Float16s:
+    rows, dim, found = manifest.index.rows, manifest.space.dim, path.stat().st_size
+    if found != 2 * rows * dim:
+        raise FormatError(f"{path} has {found} bytes, expected {2 * rows * dim} for {rows} x {dim} float16")
+    return np.memmap(path, dtype="<f2", mode="r", shape=(rows, dim))
 
 
 def _statistics(vectors: Float32s) -> tuple[Float32s, Float32s]:

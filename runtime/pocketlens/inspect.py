@@ -13,7 +13,9 @@ from pocketlens import bundle, gallery, model
 from pocketlens._types import Float32s
 from pocketlens.encoder import ImageEncoder, TextEncoder
 from pocketlens.errors import CorruptFile, FormatError
-from pocketlens.files import check_file
+from pocketlens.files import check_file, read_arrays
+
+_BOUNDS = ("min_cosine", "max_abs")
 
 
 def describe(path: Path) -> dict[str, Any]:
@@ -89,19 +91,22 @@ def _verify_model(opened: model.Model) -> list[str]:
     for name, record in manifest.files.items():
         check_file(opened.path / name, sha256=record.sha256, size_bytes=record.size_bytes)
     lines = [f"{opened.path}: {len(manifest.files)} files have their sizes and hashes"]
-    with np.load(opened.file(model.GOLDEN), allow_pickle=False) as golden:
-        if manifest.text is not None:
-            lines.append(_replay_text(opened, golden))
-        if manifest.image is not None:
-            found = [ImageEncoder(opened).encode_pixels(pixels[np.newaxis])[0] for pixels in golden["pixels"]]
-            lines.append(_compare(opened.path, "picture", np.stack(found), golden["image_embedding"], golden))
+    if manifest.text is not None:
+        lines.append(_replay_text(opened))
+    if manifest.image is not None:
+        golden = read_arrays(opened.file(model.GOLDEN), ["pixels", "image_embedding", *_BOUNDS])
+        encoder = ImageEncoder(opened)
+        found = [encoder.encode_pixels(pixels[np.newaxis])[0] for pixels in golden["pixels"]]
+        lines.append(_compare(opened.path, "picture", np.stack(found), golden["image_embedding"], golden))
     return lines
 
 
-def _replay_text(opened: model.Model, golden: Any) -> str:
+def _replay_text(opened: model.Model) -> str:
     if opened.manifest.text is not None and opened.manifest.text.tokenizer is None:
         return f"{opened.path}: text tower not replayed: the model has no tokenizer"
     encoder = TextEncoder(opened)
+    names = ["text_utf8", "text_offsets", "text_ids", "text_embedding", *_BOUNDS]
+    golden = read_arrays(opened.file(model.GOLDEN), names)
     blob, offsets = golden["text_utf8"].tobytes(), golden["text_offsets"]
     texts = [blob[start:stop].decode() for start, stop in itertools.pairwise(offsets)]
     for text, expected in zip(texts, golden["text_ids"], strict=True):
@@ -112,7 +117,7 @@ def _replay_text(opened: model.Model, golden: Any) -> str:
     return _compare(opened.path, "text", found, golden["text_embedding"], golden)
 
 
-def _compare(path: Path, what: str, found: Float32s, expected: Float32s, golden: Any) -> str:
+def _compare(path: Path, what: str, found: Float32s, expected: Float32s, golden: dict[str, Any]) -> str:
     cosine = float((found * expected).sum(axis=1).min())
     largest = float(np.abs(found - expected).max())
     floor, ceiling = float(golden["min_cosine"]), float(golden["max_abs"])

@@ -165,9 +165,9 @@ def open_lens(path: str | Path, *, threads: int | None = None) -> Lens:
     """
     folder = Path(path)
     manifest = read_bundle(folder)
-    gallery = Gallery.open(folder / "gallery", manifest_sha256=manifest.gallery, threads=threads or 1)
     text = Model.open(folder / "text", manifest_sha256=manifest.text) if manifest.text else None
     image = Model.open(folder / "image", manifest_sha256=manifest.image) if manifest.image else None
     for model in filter(None, (text, image)):
-        check_space(model, gallery.manifest.space)
+        check_space(model, manifest.space)
+    gallery = Gallery.open(folder / "gallery", manifest_sha256=manifest.gallery, threads=threads or 1)
     return Lens(gallery, text, image, threads=threads)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
-from shutil import copytree
+from shutil import copyfile
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from pocketlens.bundle import Tower, add_tower, check_space, seal_bundle
 from pocketlens.encoder import ImageEncoder, TextEncoder
 from pocketlens.errors import FormatError, MissingPart
 from pocketlens.files import new_folder
+from pocketlens.gallery import MANIFEST as GALLERY_MANIFEST
 from pocketlens.gallery import Counts, Gallery, write_gallery
 from pocketlens.index import CROSSOVER_ROWS
 from pocketlens.items import Item
@@ -146,9 +147,13 @@ def pack_bundle(out: Path, *, gallery: Path, text: Model | None, image: Model | 
     """
     if text is None and image is None:
         raise MissingPart("a bundle needs a text tower, an image tower or both; give --text, --image or both")
-    space = Gallery.open(gallery).manifest.space
+    opened = Gallery.open(gallery)  # checks every file
+    opened.close()
+    space = opened.manifest.space
     with new_folder(out, replace=replace) as folder:
-        copytree(gallery, folder / "gallery")
+        (folder / "gallery").mkdir()
+        for name in [GALLERY_MANIFEST, *opened.manifest.files]:
+            copyfile(gallery / name, folder / "gallery" / name)
         towers: Sequence[tuple[Tower, Model | None]] = (("text", text), ("image", image))
         for tower, model in towers:
             if model is not None:
