@@ -158,6 +158,7 @@ class Model:
                 raise CorruptFile(manifest_path, found=f"sha256 {found[:16]}…", expected=f"{manifest_sha256[:16]}…")
         manifest = read_manifest(manifest_path, ModelManifest, format=FORMAT, version=VERSION)
         _check_names(manifest, manifest_path)
+        _check_ranges(manifest, manifest_path)
         return cls(path, manifest)
 
     def file(self, name: str) -> Path:
@@ -209,3 +210,15 @@ def _check_names(manifest: ModelManifest, path: Path) -> None:
             raise FormatError(f"{path}: files: {name!r} is missing, but the folder needs it")
     if manifest.text is not None and manifest.text.placeholder_id != PLACEHOLDER_ID:
         raise FormatError(f"{path}: text.placeholder_id is {manifest.text.placeholder_id}, expected {PLACEHOLDER_ID}")
+
+
+def _check_ranges(manifest: ModelManifest, path: Path) -> None:
+    ranges = [("space.dim", manifest.space.dim, 1, 65_536)]
+    if manifest.text is not None:
+        ranges.append(("text.context_length", manifest.text.context_length, 2, 65_536))
+        ranges.append(("text.token_dim", manifest.text.token_dim, 1, 65_536))
+    if manifest.image is not None:
+        ranges.append(("image.side", manifest.image.side, 1, 4_096))
+    for name, found, least, most in ranges:
+        if not least <= found <= most:
+            raise FormatError(f"{path}: {name} is {found}, expected {least} to {most}")

@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pocketlens import model as model_module
+from pocketlens.errors import CorruptFile, FormatError
+from pocketlens.files import sha256_of
+from pocketlens.inspect import verify
+from pocketlens.model import Model, find_model, shipped_models
+from tests.folders import edit_json, files_below, flip, positions
+
+
+@pytest.fixture
+def own(colours: Path, tmp_path: Path) -> Path:
+    """A copy of the model that a test may change."""
+    return Path(shutil.copytree(colours, tmp_path / "own"))
+
+
+def test_opening_reads_the_manifest_and_no_other_file(own: Path) -> None:
+    for name in files_below(own):
+        if name != "model.json":
+            (own / name).unlink()
+    manifest = Model.open(own).manifest
+    assert manifest.name == "colours"
+    assert manifest.text is not None
+    assert manifest.text.context_length == 6
+
+
+def test_a_file_is_hashed_once_when_first_asked_for(own: Path) -> None:
+    model = Model.open(own)
+    assert model.file("text.onnx") == own / "text.onnx"
+    flip(own / "text.onnx", 9)
+    assert model.file("text.onnx") == own / "text.onnx"  # already open, as far as this object knows
+    with pytest.raises(CorruptFile, match=r"text\.onnx is damaged"):
+        Model.open(own).file("text.onnx")
+
+
+def test_one_flipped_bit_in_any_file_is_found_by_verify(own: Path, rng: Any) -> None:
+    for name in ("text.onnx", "image.onnx", "tokenizer.json", "golden.npz"):
+        content = (own / name).read_bytes()
+        for position in positions(len(content), rng):
+            flip(own / name, position)
+            with pytest.raises(CorruptFile, match=f"{name} is damaged: found sha256"):
+                verify(own)
+            (own / name).write_bytes(content)
+    verify(own)
+
+
+def test_a_manifest_other_than_the_vouched_one_is_corrupt(own: Path) -> None:
+    sha256 = sha256_of(own / "model.json")
+    Model.open(own, manifest_sha256=sha256)
+    edit_json(own / "model.json", name="other")
+    with pytest.raises(CorruptFile, match=f"model.json is damaged: found sha256 .* expected {sha256[:16]}"):
+        Model.open(own, manifest_sha256=sha256)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../text.onnx",
+        "/etc/passwd",
+        "a/../b",
+        "..",
+        ".",
+        "",
+        "a/b/c",
+        "a\\b",
+        ".hidden",
+        "a//b",
+        "a/",
+        "a\n",
+        "C:x",
+        "ä",
+    ],
+)
+def test_a_name_that_could_leave_the_folder_is_refused(own: Path, name: str) -> None:
+    data = json.loads((own / "model.json").read_text())
+    data["files"][name] = data["files"]["text.onnx"]
+    data["text"]["file"] = name
+    (own / "model.json").write_text(json.dumps(data))
+    with pytest.raises(FormatError) as caught:
+        Model.open(own)
+    assert str(caught.value) == f"{own / 'model.json'}: files: {name!r} is not a plain relative file name"
+
+
+@pytest.mark.parametrize("name", ["text.onnx", "image.onnx", "tokenizer.json", "golden.npz"])
+def test_a_needed_file_that_is_not_listed_is_named(own: Path, name: str) -> None:
+    data = json.loads((own / "model.json").read_text())
+    del data["files"][name]
+    (own / "model.json").write_text(json.dumps(data))
+    with pytest.raises(FormatError, match=f"model.json: files: '{name}' is missing, but the folder needs it"):
+        Model.open(own)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"text": None, "image": None}, "text and image are both null, expected at least one tower"),
+        ({"text__placeholder_id": -2}, "text.placeholder_id is -2, expected -1"),
+        ({"text__pooling": "max"}, "text.pooling is \"max\", expected one of 'end', 'last', 'mean', 'first'"),
+        ({"text__clean": None}, "text.clean is null, expected one of 'lower', 'whitespace', 'canonicalize'"),
+        ({"text__trim": 1}, "text.trim is 1, expected a value of type bool"),
+        ({"image__mode": "longest"}, "image.mode is \"longest\", expected one of 'shortest', 'squash'"),
+        ({"image__side": 8.0}, "image.side is 8.0, expected a value of type int"),
+        ({"image__side": 0}, "image.side is 0, expected 1 to 4096"),
+        ({"image__side": 5000}, "image.side is 5000, expected 1 to 4096"),
+        ({"text__context_length": 1}, "text.context_length is 1, expected 2 to 65536"),
+        ({"space__dim": 0}, "space.dim is 0, expected 1 to 65536"),
+        ({"space__dim": "4"}, 'space.dim is "4", expected a value of type int'),
+        ({"quality": {"recall": None}}, "quality.recall is null, expected a number"),
+        ({"version": 2}, "version is 2; this pocketlens reads version 1"),
+        ({"format": "pocketlens-gallery"}, "format is 'pocketlens-gallery', expected 'pocketlens-model'"),
+    ],
+)
+def test_a_wrong_field_is_named(own: Path, changes: dict[str, Any], message: str) -> None:
+    edit_json(own / "model.json", **changes)
+    with pytest.raises(FormatError) as caught:
+        Model.open(own)
+    assert str(caught.value) == f"{own / 'model.json'}: {message}"
+
+
+def test_one_tower_keeps_what_it_needs(colours: Path) -> None:
+    manifest = Model.open(colours).manifest
+    text, image = manifest.only("text"), manifest.only("image")
+    assert (text.image, image.text) == (None, None)
+    assert sorted(text.files) == ["golden.npz", "text.onnx", "tokenizer.json"]
+    assert sorted(image.files) == ["golden.npz", "image.onnx"]
+    with pytest.raises(FormatError, match="model colours has no text tower"):
+        image.only("text")
+
+
+def test_a_model_is_found_by_path_or_by_the_name_it_ships_under(
+    colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert find_model(str(colours)) == colours
+    package = tmp_path / "runtime" / "pocketlens"
+    for folder in (package / "models" / "in-wheel", tmp_path / "models" / "in-checkout" / "model"):
+        shutil.copytree(colours, folder)
+    (package / "models" / "no-model").mkdir()
+    monkeypatch.setattr(model_module, "__file__", str(package / "model.py"))
+    assert shipped_models() == {
+        "in-wheel": package / "models" / "in-wheel",
+        "in-checkout": tmp_path / "models" / "in-checkout" / "model",
+    }
+    assert Model.open(find_model("in-checkout")).manifest.name == "colours"
+    with pytest.raises(FormatError, match=r"nonsense: neither a model folder nor .* \(in-checkout, in-wheel\)"):
+        find_model("nonsense")
