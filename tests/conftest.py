@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,35 @@ from pocketlens_export.gallery.build import build_bundle
 from tests.colours import write_colours
 
 COLOURS = {"red": (230, 20, 20), "green": (20, 230, 20), "blue": (20, 20, 230), "white": (250, 250, 250)}
+
+ALLOWED_SKIPS: frozenset[str] = frozenset()  # reasons for which a test may be skipped; any other skip is a failure
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if not hasattr(report, "wasxfail"):
+        _refuse_skip(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    report = yield
+    _refuse_skip(report)
+    return report
+
+
+def _refuse_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
+    if report.skipped and isinstance(report.longrepr, tuple):
+        path, line, message = report.longrepr
+        if message.removeprefix("Skipped: ") not in ALLOWED_SKIPS:
+            report.outcome = "failed"
+            report.longrepr = f"{path}:{line}: {message} (tests/conftest.py does not allow this skip)"
 
 
 @pytest.fixture

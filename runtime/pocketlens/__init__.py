@@ -71,10 +71,12 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> object:
-    if name not in _HOME:
-        raise AttributeError(f"module 'pocketlens' has no attribute {name!r}")
-    return getattr(import_module(f"pocketlens.{_HOME[name]}"), "open_lens" if name == "open" else name)
+if not TYPE_CHECKING:  # a type checker that saw this would take any name for one of ours
+
+    def __getattr__(name: str) -> object:
+        if name not in _HOME:
+            raise AttributeError(f"module 'pocketlens' has no attribute {name!r}")
+        return getattr(import_module(f"pocketlens.{_HOME[name]}"), "open_lens" if name == "open" else name)
 
 
 def __dir__() -> list[str]:

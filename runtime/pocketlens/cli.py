@@ -60,7 +60,7 @@ def cli() -> None:
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.argument("text", required=False)
 @click.option("--image", type=click.Path(path_type=Path), help="A picture to look for; with TEXT, their sum.")
-@click.option("-k", default=10, show_default=True, help="How many hits.")
+@click.option("-k", default=10, show_default=True, type=click.IntRange(1, 1_000), help="How many hits.")
 @click.option("--threads", type=click.IntRange(1, 64), help="Threads; by default the cores, at most 4.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: no times, no absolute paths.")
 def search(bundle: Path, text: str | None, image: Path | None, k: int, threads: int | None, as_json: bool) -> None:
@@ -134,6 +134,16 @@ def _print_tree(value: dict[str, Any], indent: str = "") -> None:
             click.echo(f"{indent}{key:{max(1, 24 - len(indent))}} {'-' if item in (None, {}) else item}")
 
 
+def _show(error: click.ClickException) -> None:
+    message = error.format_message()
+    if "\n" in message:  # a group called without a command answers with its help
+        error.show()
+        return
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    hint = f" (see {context.command_path} --help)" if context else ""
+    click.echo(f"pocketlens: {message}{hint}", err=True)
+
+
 def main() -> None:
     """Run the command; an expected failure is one line on stderr and exit code 1, a wrong call exit code 2."""
     try:
@@ -142,7 +152,7 @@ def main() -> None:
         click.echo("stopped", err=True)
         sys.exit(130)
     except click.ClickException as error:
-        error.show()
+        _show(error)
         sys.exit(error.exit_code)
     except (PocketlensError, OSError) as error:
         click.echo(f"pocketlens: {error}", err=True)

@@ -178,11 +178,11 @@ def find_model(name_or_path: str) -> Path:
         FormatError: neither a folder nor the name of a shipped model.
     """
     path = Path(name_or_path)
+    shipped = shipped_models()
+    if name_or_path in shipped and not (path / MANIFEST).is_file():  # a folder may happen to have that name
+        return shipped[name_or_path]
     if path.is_dir():
         return path
-    shipped = shipped_models()
-    if name_or_path in shipped:
-        return shipped[name_or_path]
     names = ", ".join(sorted(shipped)) or "none found"
     raise FormatError(f"{name_or_path}: neither a model folder nor a model that ships with pocketlens ({names})")
 

@@ -148,5 +148,10 @@ def test_a_model_is_found_by_path_or_by_the_name_it_ships_under(
         "in-checkout": tmp_path / "models" / "in-checkout" / "model",
     }
     assert Model.open(find_model("in-checkout")).manifest.name == "colours"
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in-wheel").mkdir()  # happens to have the name of a model, and is none
+    assert find_model("in-wheel") == package / "models" / "in-wheel"
+    (tmp_path / "in-wheel" / "model.json").write_bytes(b"")
+    assert find_model("in-wheel") == Path("in-wheel")
     with pytest.raises(FormatError, match=r"nonsense: neither a model folder nor .* \(in-checkout, in-wheel\)"):
         find_model("nonsense")

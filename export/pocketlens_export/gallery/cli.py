@@ -87,6 +87,9 @@ def pack(gallery: Path, text_model: str | None, image_model: str | None, out: Pa
 @contextmanager
 def _progress(label: str) -> Iterator[Callable[[int, int], None]]:
     """Yield a callback that draws a bar with an ETA on stderr; silent where stderr is no terminal."""
+    if not sys.stderr.isatty():  # click would still print the label
+        yield lambda done, total: None
+        return
     with click.progressbar(length=1, label=label, file=sys.stderr, show_pos=True, update_min_steps=1) as bar:
 
         def show(done: int, total: int) -> None:

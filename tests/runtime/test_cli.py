@@ -1,0 +1,351 @@
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+import numpy as np
+import pytest
+from PIL import Image
+
+import pocketlens
+from pocketlens import cli
+from pocketlens.index import MAX_K
+from tests.folders import edit_json, flip, sign, sign_bundle
+
+
+class Result(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
+    """Call the command in this process, as the installed script does."""
+
+    def run(*arguments: object) -> Result:
+        monkeypatch.setattr(sys, "argv", ["pocketlens", *map(str, arguments)])
+        code: Any = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = stop.code
+        return Result(code, *capfd.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def own(bundle: Path, tmp_path: Path) -> Path:
+    """A copy of the bundle that a test may change."""
+    return Path(shutil.copytree(bundle, tmp_path / "own"))
+
+
+def failed(result: Result, message: str, *, code: int = 1) -> bool:
+    """Assert the exit code and that stderr is one line that starts with `message`."""
+    assert result.code == code, result
+    assert result.out == ""
+    assert result.err.startswith(f"pocketlens: {message}"), result.err
+    assert result.err.count("\n") == 1
+    return True
+
+
+# search
+
+
+def test_search_prints_a_table(run: Run, bundle: Path) -> None:
+    result = run("search", bundle, "red", "-k", 2)
+    assert (result.code, result.err) == (0, "")
+    lines = result.out.splitlines()
+    assert lines[0].split() == ["rank", "cosine", "z", "picture"]
+    assert re.fullmatch(r"   1   0\.\d{3}   \d\.\d\d  more/red copy\.png", lines[1])
+    assert len(lines) == 3
+
+
+def test_the_same_query_prints_the_same_bytes_without_paths_or_times(run: Run, bundle: Path, pictures: Path) -> None:
+    arguments = ("search", bundle, "a red", "--image", pictures / "blue.png", "--json")
+    first, second = run(*arguments), run(*arguments)
+    assert first == second
+    assert first.code == 0
+    hits = json.loads(first.out)["hits"]
+    assert [sorted(hit) for hit in hits] == [["cosine", "id", "uri", "z"]] * 5
+    with pocketlens.open(bundle) as lens:
+        expected = lens.search(text="a red", image=pictures / "blue.png")
+    assert [hit["id"] for hit in hits] == [hit.id for hit in expected]
+    assert [hit["cosine"] for hit in hits] == [round(hit.cosine, 4) for hit in expected]
+    assert str(bundle.parent) not in first.out
+    assert str(pictures) not in first.out
+
+
+def test_search_by_picture_alone(run: Run, bundle: Path, pictures: Path) -> None:
+    out = run("search", bundle, "--image", pictures / "green.png", "--json", "-k", 1, "--threads", 1).out
+    assert json.loads(out)["hits"][0]["id"] == "green.png"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "give a TEXT, an --image PATH, or both (see pocketlens search --help)"),
+        (
+            ["red", "-k", "0"],
+            "Invalid value for '-k': 0 is not in the range 1<=x<=1000. (see pocketlens search --help)",
+        ),
+        (["red", "-k", "-3"], "Invalid value for '-k': -3 is not in the range"),
+        (["red", "-k", "1001"], "Invalid value for '-k': 1001 is not in the range"),
+        (["red", "-k", "many"], "Invalid value for '-k': 'many' is not a valid integer range."),
+        (["red", "--threads", "0"], "Invalid value for '--threads': 0 is not in the range"),
+        (["red", "blue"], "Got unexpected extra argument (blue)"),
+        (["red", "--nonsense"], "No such option"),
+    ],
+)
+def test_a_wrong_call_of_search_is_one_line_and_exit_code_2(
+    run: Run, bundle: Path, arguments: list[str], message: str
+) -> None:
+    assert failed(run("search", bundle, *arguments), message, code=2)
+
+
+def test_the_range_of_k_is_that_of_the_library() -> None:
+    option = next(parameter for parameter in cli.search.params if parameter.name == "k")
+    assert isinstance(option.type, click.IntRange)
+    assert (option.type.min, option.type.max) == (1, MAX_K)
+
+
+def test_a_query_that_cannot_be_encoded_is_one_line_and_exit_code_1(
+    run: Run, bundle: Path, pictures: Path, tmp_path: Path
+) -> None:
+    for name, reason in (("notes.txt", "not one of JPEG"), ("broken.jpg", ""), ("missing.jpg", "No such file")):
+        path = pictures / name
+        assert failed(run("search", bundle, "--image", path), f"{path}: cannot be read as a picture: {reason}")
+    assert failed(
+        run("search", bundle, "--image", pictures), f"{pictures}: cannot be read as a picture: Is a directory"
+    )
+    assert failed(run("search", bundle, "x" * 70_000), "a text query may have 65536 characters, found 70000")
+
+
+@pytest.mark.parametrize("command", ["search", "info", "verify", "bench"])
+@pytest.mark.parametrize("kind", ["missing", "foreign", "file", "empty"])
+def test_a_folder_that_is_no_bundle_is_one_line_that_names_it(
+    run: Run, tmp_path: Path, pictures: Path, command: str, kind: str
+) -> None:
+    path = {"missing": tmp_path / "none", "foreign": pictures, "file": pictures / "notes.txt", "empty": tmp_path}[kind]
+    result = run(command, path, *(["red"] if command == "search" else []))
+    assert failed(result, str(path))
+    assert "expected" in result.err or "not a pocketlens folder" in result.err
+
+
+def test_a_damaged_bundle_names_the_file_what_was_found_and_expected(run: Run, own: Path) -> None:
+    flip(own / "gallery" / "index.usearch", 200)
+    for command in (["search", own, "red"], ["verify", own], ["bench", own, "--json"]):
+        result = run(*command)
+        assert failed(result, f"{own}/gallery/index.usearch is damaged: found sha256 ")
+        assert ", expected sha256 " in result.err
+
+
+# info and verify
+
+
+def test_info_tells_each_kind_of_folder_apart(run: Run, bundle: Path, colours: Path) -> None:
+    for path, kind in ((bundle, "bundle"), (bundle / "gallery", "gallery"), (colours, "model")):
+        first, text = run("info", path, "--json"), run("info", path)
+        assert (first.code, text.code, first.err, text.err) == (0, 0, "", "")
+        assert json.loads(first.out)["kind"] == kind
+        assert re.search(rf"^kind +{kind}$", text.out, flags=re.MULTILINE)
+        assert str(path) not in first.out
+        assert run("info", path, "--json") == first
+    described = json.loads(run("info", colours, "--json").out)
+    expected = json.loads((colours / "model.json").read_text())
+    assert {key: described[key] for key in expected if key not in ("format", "version")} == {
+        key: value for key, value in expected.items() if key not in ("format", "version")
+    }
+    whole = json.loads(run("info", bundle, "--json").out)
+    assert whole["gallery"]["counts"]["indexed"] == 4
+    assert whole["text"]["licence"] == whole["image"]["licence"] == "Apache-2.0"
+
+
+def test_verify_says_what_it_checked(run: Run, bundle: Path, colours: Path) -> None:
+    for path, lines in ((bundle, 7), (bundle / "gallery", 2), (colours, 4)):
+        result = run("verify", path)
+        assert (result.code, result.err) == (0, "")
+        assert result.out.splitlines()[-1] == "ok"
+        assert len(result.out.splitlines()) == lines
+    assert "4 golden texts replayed, least cosine 1.000000" in run("verify", colours).out
+    assert "3 golden pictures replayed, least cosine 1.000000" in run("verify", colours).out
+
+
+def _change_golden(folder: Path, name: str, value: Any) -> None:
+    with np.load(folder / "golden.npz") as golden:
+        arrays = dict(golden)
+    if value is None:
+        del arrays[name]
+    else:
+        arrays[name] = value(arrays[name])
+    np.savez(folder / "golden.npz", **arrays)
+    sign(folder / "model.json")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("text_embedding", lambda a: np.roll(a, 1, axis=1), "golden text embeddings at cosine"),
+        ("text_embedding", lambda a: a + np.float32(2e-4), "golden text embeddings at cosine"),
+        ("image_embedding", lambda a: -a, "golden picture embeddings at cosine -1.000000, max abs"),
+        ("image_embedding", lambda a: a * np.nan, "golden picture embeddings at cosine nan"),
+        ("pixels", lambda a: a // 2, "golden picture embeddings at cosine"),
+        ("text_ids", lambda a: np.where(a == 4, 5, a), "the tokenizer gives other ids than the reference for 'red'"),
+        ("text_ids", lambda a: np.where(a == 0, 8, a), "the tokenizer gives other ids than the reference for 'red'"),
+        ("text_utf8", lambda a: a[::-1].copy(), "the tokenizer gives other ids than the reference"),
+        ("pixels", None, "not an .npz file with the arrays pixels"),
+        ("text_embedding", None, "not an .npz file with the arrays text_utf8"),
+        ("max_abs", None, "not an .npz file with the arrays"),
+    ],
+)
+def test_verify_fails_when_golden_values_are_not_met(
+    run: Run, colours: Path, tmp_path: Path, name: str, value: Any, message: str
+) -> None:
+    folder = Path(shutil.copytree(colours, tmp_path / "m"))
+    _change_golden(folder, name, value)
+    result = run("verify", folder)
+    assert failed(result, str(folder))
+    assert message in result.err
+
+
+@pytest.mark.parametrize("tower", ["text", "image"])
+def test_verify_of_a_bundle_replays_both_towers(run: Run, own: Path, tower: str) -> None:
+    _change_golden(own / tower, f"{tower}_embedding", lambda a: -a)
+    sign_bundle(own)
+    assert failed(run("verify", own), f"{own / tower} is damaged: found golden")
+
+
+def test_verify_finds_a_changed_bundle_json(run: Run, own: Path) -> None:
+    edit_json(own / "bundle.json", space__id="other@1")
+    assert failed(run("verify", own), f"{own}/bundle.json is damaged")
+
+
+# index and pack
+
+
+def test_index_counts_and_names_what_it_skipped(run: Run, pictures: Path, colours: Path, tmp_path: Path) -> None:
+    result = run("index", pictures, "--out", tmp_path / "b", "--model", colours)
+    assert result.code == 0
+    counted = "4 pictures indexed, 1 duplicates, 1 not a picture, 1 unreadable; 7 files seen"
+    assert result.out == f"{tmp_path}/b: {counted}\n"
+    assert "skipped broken.jpg: unreadable: " in result.err
+    assert run("verify", tmp_path / "b").code == 0
+    assert run("index", pictures, "--out", tmp_path / "b", "--model", colours).code == 1  # exists
+    again = run("index", pictures, "--out", tmp_path / "b", "--model", colours, "--replace", "--json", "--no-rescore")
+    assert json.loads(again.out) == {
+        "seen": 7, "indexed": 4, "duplicates": 1, "skipped": {"not a picture": 1, "unreadable": 1},
+    }  # fmt: skip
+    assert not (tmp_path / "b" / "gallery" / "rescore.f16").exists()
+    assert run("search", tmp_path / "b", "red", "-k", 1).code == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+
+
+def test_at_most_ten_skipped_files_are_named(run: Run, colours: Path, tmp_path: Path) -> None:
+    (tmp_path / "p").mkdir()
+    for i in range(13):
+        (tmp_path / "p" / f"{i:02}.jpg").write_bytes(b"broken")
+    Image.new("RGB", (9, 9)).save(tmp_path / "p" / "good.png")
+    result = run("index", tmp_path / "p", "--out", tmp_path / "b", "--model", colours)
+    told = [line for line in result.err.splitlines() if "skipped" in line]
+    assert [line.split(":")[0] for line in told[:10]] == [f"skipped {i:02}.jpg" for i in range(10)]
+    assert told[10:] == ["… and 3 more skipped"]
+    assert "1 pictures indexed, 0 duplicates, 13 unreadable; 14 files seen" in result.out
+
+
+def test_a_failing_index_is_one_line_and_leaves_nothing(
+    run: Run, pictures: Path, colours: Path, bundle: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "empty").mkdir()
+    out, model = tmp_path / "b", ["--model", colours]
+    assert failed(
+        run("index", tmp_path / "empty", "--out", out, *model),
+        f"{tmp_path}/empty: no picture could be read, of 0 files; nothing was written",
+    )
+    assert failed(run("index", tmp_path / "none", "--out", out, *model), f"{tmp_path}/none is not a folder; expected")
+    assert failed(run("index", pictures, "--out", out, "--model", "nonsense"), "nonsense: neither a model folder nor")
+    assert failed(run("index", pictures, "--out", out, "--model", pictures), f"{pictures}/model.json not found")
+    assert failed(
+        run("index", pictures, "--out", out, "--model", bundle / "text"), f"{bundle}/text: model colours has no"
+    )
+    assert failed(run("index", pictures, "--out", tmp_path / "empty", *model), f"{tmp_path}/empty exists already")
+    assert failed(run("index", pictures, *model), "Missing option '--out'. (see pocketlens index --help)", code=2)
+    assert failed(run("index", pictures, "--out", out, "--threads", "x"), "Invalid value for '--threads'", code=2)
+    assert [path.name for path in tmp_path.iterdir()] == ["empty"]
+
+
+def test_replace_never_removes_a_folder_of_something_else(
+    run: Run, pictures: Path, colours: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "diary.txt").write_text("dear diary")
+    result = run("index", pictures, "--out", tmp_path / "precious", "--model", colours, "--replace")
+    assert failed(result, f"{tmp_path}/precious is no folder that pocketlens wrote, and is not replaced")
+    assert (tmp_path / "precious" / "diary.txt").read_text() == "dear diary"
+
+
+def test_pack_puts_parts_together(run: Run, bundle: Path, colours: Path, tmp_path: Path) -> None:
+    parts = ["--gallery", bundle / "gallery", "--out", tmp_path / "b"]
+    assert failed(run("pack", *parts), "a bundle needs a text tower, an image tower or both; give --text, --image or")
+    assert failed(run("pack", *parts, "--text", "nonsense"), "nonsense: neither a model folder nor a model that ships")
+    assert list(tmp_path.iterdir()) == []
+    assert run("pack", *parts, "--text", colours) == (0, f"{tmp_path}/b: packed\n", "")
+    assert failed(run("pack", *parts, "--text", colours), f"{tmp_path}/b exists already")
+    assert run("pack", *parts, "--image", colours, "--replace").code == 0
+    assert failed(
+        run("search", tmp_path / "b", "red"), "this bundle has no text tower, so it cannot answer text queries"
+    )
+
+
+# the command itself
+
+
+def test_every_command_has_help(run: Run) -> None:
+    listed = run("--help")
+    assert (listed.code, listed.err) == (0, "")
+    commands = re.findall(r"^  (\w+)  +\S.*", listed.out.partition("Commands:\n")[2], flags=re.MULTILINE)
+    assert {"bench", "export", "index", "info", "pack", "search", "verify"} <= set(commands)
+    for name in commands:
+        assert run(name, "--help").out.startswith(f"Usage: pocketlens {name} ")
+    assert run("--version").out.split()[-1] == pocketlens.__version__
+
+
+def test_no_command_and_a_wrong_one_are_exit_code_2(run: Run) -> None:
+    assert run().code == 2
+    assert failed(run("nonsense"), "No such command 'nonsense'. (see pocketlens --help)", code=2)
+
+
+def test_the_installed_script_behaves_alike(bundle: Path, pictures: Path, tmp_path: Path) -> None:
+    script = Path(sys.executable).with_name("pocketlens")
+    assert script.is_file()
+
+    def call(*arguments: object) -> Result:
+        done = subprocess.run([script, *map(str, arguments)], capture_output=True, text=True, cwd=tmp_path)
+        return Result(done.returncode, done.stdout, done.stderr)
+
+    query = ("search", bundle, "red", "--image", pictures / "red.png", "--json")
+    assert call(*query) == call(*query)
+    assert call(*query).code == 0
+    assert failed(call("search", tmp_path / "none", "red"), f"{tmp_path}/none/bundle.json not found")
+    assert failed(call("search", bundle), "give a TEXT", code=2)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_extra_is_one_line_with_the_command_that_installs_it(bundle: Path) -> None:
+    code = "import sys; sys.modules['torch'] = None; from pocketlens.cli import main; main()"
+    command = [sys.executable, "-c", code, "export", "--model", "ViT-B-32", "--pretrained", "random:0", "--out", "x"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        'pocketlens: pocketlens export needs torch, which is not installed: pip install "pocketlens[export]"\n'
+    )
