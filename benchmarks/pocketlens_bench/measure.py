@@ -42,12 +42,12 @@ class Options:
     """What the command line may give to scripts.
 
     Attributes:
-        mobileclip: folder of an exported MobileCLIP2-S0 with seeded weights; None exports one.
+        work: folder that keeps what is exported for measuring, for the next run; None uses a temporary one.
         float_model: folder of lens-base before quantization, to compare the shipped one with; None leaves that out.
         quick: tiny sizes, for trying a script out; such results are not written.
     """
 
-    mobileclip: Path | None = None
+    work: Path | None = None
     float_model: Path | None = None
     quick: bool = False
 
