@@ -52,7 +52,7 @@ def run(options: Options, progress: Progress) -> Report:
             "package": name,
             "version": version(name),
             "import ms": median(cases[name, ""]),
-            "import ms after numpy": median(cases[name, "numpy"]),
+            "import ms after numpy": None if name == "numpy" else median(cases[name, "numpy"]),
             "MB": size_mb({name}),
             "MB with what it needs": size_mb(closure(name)),
         }

@@ -1,0 +1,209 @@
+"""The measured tables of README.md, ARCHITECTURE.md and docs/measurements.md, and the plots, from the JSON results.
+
+`python -m pocketlens_bench.tables` writes them; with `--check` nothing is written and a stale file is an error.
+Nothing is measured here. A result that does not exist leaves its rows out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pocketlens.errors import PocketlensError
+from pocketlens_bench.measure import RESULTS, ROOT, Row, read_report
+from pocketlens_bench.plots import write_plots
+
+Results = dict[str, dict[str, Any]]
+ORDER = ("cold_start", "latency", "codes", "crossover", "draft", "imports")
+_MEASUREMENTS = Path("docs") / "measurements.md"
+_TITLES = {
+    "cold_start": "Cold start",
+    "latency": "Encoder latency",
+    "codes": "Codes",
+    "crossover": "Scan or graph",
+    "draft": "Reduced JPEG decoding",
+    "imports": "Imports and sizes",
+}
+_PLOTS = {"codes": "plots/codes.svg", "crossover": "plots/crossover.svg"}
+
+
+@click.command()
+@click.option("--check", is_flag=True, help="Write nothing; exit with 1 when a file is not what the results say.")
+@click.option("--root", type=click.Path(path_type=Path), default=ROOT, hidden=True)
+def main(check: bool, root: Path) -> None:
+    """Write the measured tables and plots from benchmarks/results."""
+    results = read_all(root / RESULTS.relative_to(ROOT))
+    try:
+        stale = [path for path, text in expected_files(root, results).items() if _read(path) != text]
+    except PocketlensError as error:
+        raise click.ClickException(str(error)) from None
+    if check and stale:
+        names = ", ".join(path.relative_to(root).as_posix() for path in stale)
+        raise click.ClickException(f"{names}: not what benchmarks/results says; run python -m pocketlens_bench.tables")
+    for path in stale:
+        path.write_text(expected_files(root, results)[path], encoding="utf-8")
+        click.echo(path.relative_to(root).as_posix())
+    if not check:
+        write_plots(results, root / "docs")
+
+
+def read_all(folder: Path) -> Results:
+    """Return the results that exist, by script."""
+    return {name: read_report(name, folder=folder) for name in ORDER if (folder / f"{name}.json").is_file()}
+
+
+def expected_files(root: Path, results: Results) -> dict[Path, str]:
+    """Return what every generated file should hold.
+
+    Raises:
+        PocketlensError: a file that holds a generated part lacks the markers.
+    """
+    readme, architecture = root / "README.md", root / "ARCHITECTURE.md"
+    imports = results.get("imports", {}).get("tables", {}).get("Runtime dependencies", [])
+    return {
+        readme: between(_read(readme), "measured", readme_table(results), readme.name),
+        architecture: between(_read(architecture), "imports", markdown_table(imports), architecture.name),
+        root / _MEASUREMENTS: measurements(results),
+    }
+
+
+def between(text: str, marker: str, content: str, name: str) -> str:
+    """Return the text with what stands between `<!-- marker:begin -->` and `<!-- marker:end -->` replaced.
+
+    Raises:
+        PocketlensError: the pair is not there exactly once.
+    """
+    begin, end = f"<!-- {marker}:begin -->", f"<!-- {marker}:end -->"
+    if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
+        raise PocketlensError(f"{name}: expected {begin} and, below it, {end}, each once")
+    head, rest = text.split(begin)
+    return f"{head}{begin}\n{content}{end}{rest.split(end)[1]}"
+
+
+def markdown_table(rows: Iterable[Row]) -> str:
+    """Return rows as a Markdown table, or nothing for no rows; numbers are right-aligned."""
+    rows = list(rows)
+    if not rows:
+        return ""
+    names = list(rows[0])
+    numeric = [all(isinstance(row[name], int | float | None) for row in rows) for name in names]
+    lines = [names, ["---:" if right else "---" for right in numeric]]
+    lines += [[_cell(row[name]) for name in names] for row in rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def readme_table(results: Results) -> str:
+    """Return README's table: few rows, each with what it was compared with in the same run."""
+    makers: dict[str, Callable[[dict[str, Any]], list[Row]]] = {
+        "cold_start": _cold_start_rows,
+        "latency": _latency_rows,
+        "codes": _codes_rows,
+    }
+    rows = [row for name, make in makers.items() if name in results for row in make(results[name])]
+    if not rows:
+        return ""
+    machine = next(iter(results.values()))["machine"]
+    scripts = ", ".join(f"`{name}`" for name in makers if name in results)
+    source = (
+        f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gb']} GB. Medians of runs that took turns"
+    )
+    source += f" on a shared machine: the ratios are what counts. `make bench` measures again ({scripts})."
+    return f"{markdown_table(rows)}\n{source}\n"
+
+
+def measurements(results: Results) -> str:
+    """Return docs/measurements.md: every table of every script, the bars, the notes and how to measure again."""
+    head = "# Measurements\n\nGenerated from benchmarks/results by `python -m pocketlens_bench.tables`; do not edit.\n"
+    return head + "".join(_section(name, result) for name, result in results.items())
+
+
+def _section(name: str, result: dict[str, Any]) -> str:
+    machine, versions = result["machine"], result["versions"]
+    parts = [f"## {_TITLES[name]}\n", f"`{result['command']}`, at commit {result['commit']}.\n"]
+    parts += [f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gb']} GB, {machine['system']}; "]
+    parts[-1] += (
+        f"threads: {_cell(result['threads'])}. " + ", ".join(f"{key} {versions[key]}" for key in versions) + ".\n"
+    )
+    parts += ["Settings: " + "; ".join(f"{key} {_cell(value)}" for key, value in result["settings"].items()) + ".\n"]
+    if result["bars"]:
+        rows = [{**bar, "met": "yes" if bar["met"] else "**no**"} for bar in result["bars"]]
+        parts.append(markdown_table(rows))
+    parts += [f"### {title}\n\n{markdown_table(rows)}" for title, rows in result["tables"].items()]
+    parts += ["".join(f"- {note}\n" for note in result["notes"])] if result["notes"] else []
+    parts += [f"![{_TITLES[name]}]({_PLOTS[name]})\n"] if name in _PLOTS else []
+    return "\n" + "\n".join(parts)
+
+
+def _cold_start_rows(result: dict[str, Any]) -> list[Row]:
+    table = next(iter(result["tables"].values()))
+    same_weights, base = table[-2:]
+    rows: list[Row] = []
+    for row in table:
+        if row["what"].startswith("pocketlens"):
+            model = row["what"].removeprefix("pocketlens, ")
+            same = "same first hit" if row["first hit"] == same_weights["first hit"] else "another model"
+            times = (f"{row['p50 ms']:.0f} ms", f"{base['p50 ms']:.0f} ms", row["time ratio"])
+            memory = (f"{row['peak MB']:.0f} MB", f"{base['peak MB']:.0f} MB", row["memory ratio"])
+            rows.append(_readme_row(f"process start to first text hit, {model}", *times, same))
+            rows.append(_readme_row(f"peak memory of that, {model}", *memory, same))
+    return rows
+
+
+def _latency_rows(result: dict[str, Any]) -> list[Row]:
+    table = next(iter(result["tables"].values()))
+    rows: list[Row] = []
+    for tower in ("text", "image"):
+        eager, onnx = (
+            next(r for r in table if r["tower"] == tower and r["threads"] == 1 and r["encoder"] == name)
+            for name in ("torch eager", "ONNX float32")
+        )
+        times = (f"{onnx['p50 ms']:.1f} ms", f"{eager['p50 ms']:.1f} ms", onnx["time over torch eager"])
+        quality = f"cosine {onnx['least cosine with torch eager']:.6f}"
+        rows.append(_readme_row(f"one {tower}, MobileCLIP2-S0 in float32, 1 thread", *times, quality))
+    sizes = result["tables"].get("lens-base, size", [])
+    if sizes:
+        total = sum(row["MB"] for row in sizes)
+        rows.append(_readme_row("lens-base, the model that ships, both towers", f"{total:.0f} MB", "", None, ""))
+    return rows
+
+
+def _codes_rows(result: dict[str, Any]) -> list[Row]:
+    exact, cast, *_, ours, rescored = result["tables"]["Exhaustive search"]
+    rows: list[Row] = []
+    for what, row in (("int8 codes", ours), ("int8 codes, re-scored from float16", rescored)):
+        found = f"recall@10 {row['text recall@10']:.3f}; USearch's own cast {cast['text recall@10']:.3f}"
+        times = (f"{row['p50 ms']:.1f} ms", f"{exact['p50 ms']:.1f} ms", row["time ratio to float32"])
+        rows.append(
+            _readme_row(
+                f"search of {result['settings']['rows']:,} x {result['settings']['dim']}, {what}", *times, found
+            )
+        )
+    return rows
+
+
+def _readme_row(what: str, ours: str, other: str, ratio: float | None, quality: str) -> Row:
+    return {"what": what, "pocketlens": ours, "torch / float32": other, "ratio": ratio, "in the same run": quality}
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.8g}"
+    if isinstance(value, list):
+        return ", ".join(map(_cell, value))
+    return re.sub(r"\|", r"\\|", str(value))
+
+
+def _read(path: Path) -> str:
+    return path.read_text(encoding="utf-8") if path.is_file() else ""
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from pocketlens.errors import PocketlensError
+from pocketlens_bench.measure import RESULTS
+from pocketlens_bench.tables import between, main, markdown_table, measurements, read_all, readme_table
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A repository of two documents and one made-up result."""
+    (tmp_path / "benchmarks" / "results").mkdir(parents=True)
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "README.md").write_text("before\n<!-- measured:begin -->\n<!-- measured:end -->\nafter\n")
+    (tmp_path / "ARCHITECTURE.md").write_text("<!-- imports:begin -->\n<!-- imports:end -->\n")
+    _write(tmp_path, _codes(0.973))
+    return tmp_path
+
+
+def _write(root: Path, result: dict[str, Any]) -> None:
+    (root / "benchmarks" / "results" / "codes.json").write_text(json.dumps(result))
+
+
+def _codes(recall: float) -> dict[str, Any]:
+    names = ("float32, NumPy", "USearch's own cast", "rounding", "ours", "re-scored")
+    columns = {"text recall@10": recall, "picture recall@10": recall, "p50 ms": 3.0, "time ratio to float32": 0.5}
+    return {
+        "script": "codes",
+        "command": "python -m pocketlens_bench codes",
+        "commit": "c0ffee",
+        "machine": {"processor": "CPU", "cores": 2, "memory_gb": 4.0, "system": "Linux x86_64"},
+        "versions": {"numpy": "2"},
+        "settings": {"rows": 100_000, "dim": 512},
+        "threads": 1,
+        "tables": {"Exhaustive search": [{"codes": name, **columns} for name in names]},
+        "bars": [{"what": "recall", "bar": ">= 0.96", "measured": recall, "met": recall >= 0.96}],
+        "notes": ["Made up."],
+    }
+
+
+def _run(root: Path, *arguments: str) -> tuple[int, str]:
+    result = CliRunner().invoke(main, [*arguments, "--root", str(root)])
+    return result.exit_code, result.output
+
+
+def test_what_was_written_is_fresh_until_a_result_changes(root: Path) -> None:
+    assert _run(root) == (0, "README.md\ndocs/measurements.md\n")
+    assert _run(root, "--check") == (0, "")
+    _write(root, _codes(0.961))
+    code, output = _run(root, "--check")
+    assert code == 1
+    assert "README.md, docs/measurements.md: not what benchmarks/results says" in output
+    assert output.count("\n") == 1
+    assert "0.973" in (root / "README.md").read_text()
+
+
+def test_only_the_part_between_the_markers_changes(root: Path) -> None:
+    _run(root)
+    text = (root / "README.md").read_text()
+    assert text.startswith("before\n<!-- measured:begin -->\n| what |")
+    assert text.endswith("<!-- measured:end -->\nafter\n")
+
+
+def test_plots_are_small_and_the_same_every_time(root: Path) -> None:
+    _run(root)
+    plot = root / "docs" / "plots" / "codes.svg"
+    first = plot.read_bytes()
+    _run(root)
+    assert plot.read_bytes() == first
+    assert len(first) <= 100_000
+
+
+def test_missing_markers_are_named_and_nothing_is_inserted(root: Path) -> None:
+    (root / "README.md").write_text("no markers\n")
+    for arguments in ([], ["--check"]):
+        code, output = _run(root, *arguments)
+        assert code == 1
+        assert "README.md: expected <!-- measured:begin -->" in output
+    assert (root / "README.md").read_text() == "no markers\n"
+
+
+def test_markers_must_stand_once_and_in_order() -> None:
+    begin, end = "<!-- a:begin -->", "<!-- a:end -->"
+    assert between(f"x{begin}old{end}y", "a", "new\n", "f") == f"x{begin}\nnew\n{end}y"
+    for text in (end + begin, begin, begin + begin + end):
+        with pytest.raises(PocketlensError, match="each once"):
+            between(text, "a", "", "f")
+
+
+def test_a_table_aligns_numbers_and_shows_missing_values_as_nothing() -> None:
+    assert markdown_table([{"a": "x|y", "b": 1.5}, {"a": "z", "b": None}]) == (
+        "| a | b |\n| --- | ---: |\n| x\\|y | 1.5 |\n| z |  |\n"
+    )
+    assert markdown_table([]) == ""
+
+
+def test_missed_bars_stand_out(root: Path) -> None:
+    assert "| **no** |" in measurements({"codes": _codes(0.9)})
+    assert "| yes |" in measurements({"codes": _codes(0.97)})
+
+
+def test_the_committed_results_make_tables() -> None:
+    results = read_all(RESULTS)
+    assert results
+    assert readme_table(results).count("\n") > 2
+    assert not [path for path in ("/home/", "/root/", "/tmp/", "/work/") if path in str(results)]
