@@ -219,6 +219,14 @@ def test_verify_fails_when_golden_values_are_not_met(
     assert message in result.err
 
 
+def test_verify_asks_for_the_cosine_too(run: Run, colours: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(colours, tmp_path / "m"))
+    _change_golden(folder, "max_abs", lambda a: a + 10)
+    assert run("verify", folder).code == 0
+    _change_golden(folder, "image_embedding", lambda a: -a)
+    assert failed(run("verify", folder), f"{folder} is damaged: found golden picture embeddings at cosine -1.000000")
+
+
 @pytest.mark.parametrize("tower", ["text", "image"])
 def test_verify_of_a_bundle_replays_both_towers(run: Run, own: Path, tower: str) -> None:
     _change_golden(own / tower, f"{tower}_embedding", lambda a: -a)

@@ -54,6 +54,12 @@ def test_a_text_query_opens_only_the_text_tower(bundle: Path) -> None:
         assert lens._image_encoder is None
 
 
+def test_a_tower_is_opened_once(bundle: Path) -> None:
+    with pocketlens.open(bundle) as lens:
+        assert lens.text_encoder() is lens.text_encoder()
+        assert lens.image_encoder() is lens.image_encoder()
+
+
 def test_fewer_items_than_k_give_all_items_once(bundle: Path) -> None:
     with pocketlens.open(bundle) as lens:
         ids = [hit.id for hit in lens.search(text="red", k=1000)]
