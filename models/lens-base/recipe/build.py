@@ -30,11 +30,11 @@ from split import TEST, TRAIN, VALIDATION, fingerprint
 from teacher import Conse, Photographs, plain_classes, rich_classes
 from texts import TextBank, class_texts, phrases, picture_texts
 from torch import Tensor, nn
-from train import Examples, Plan, conse_projector, projector, teacher, train_expert, train_student
+from train import Examples, Plan, blend, conse_projector, projector, teacher, train_expert, train_student
 from trunk import package_weights, proven_trunk
 
 LOG = logging.getLogger("lens-base")
-OURS = "lens-base: student from ConSE"
+OURS = "lens-base: student blended with its start"
 SEED = 0
 EXPERTS = 2
 VIEWS = 3
@@ -175,7 +175,8 @@ def learn(examples: Examples, bank: TextBank, plan: Plan, stages: Stages) -> dic
         "teacher: experts and ConSE": place,
         "projector that starts as ConSE, untrained": untrained,
         "student from a random start": forgetful,
-        OURS: student,
+        "student that starts as ConSE": student,
+        OURS: blend(untrained, student, plan.student_share),
     }
 
 

@@ -21,7 +21,7 @@ NPM = {
 }
 """npm packages and the versions that the recipe was measured with."""
 
-DEBIAN = ("openclipart-png", "openclipart-svg", "tuxpaint-stamps-default", "wordnet-base", "lomiri-wallpapers-16.04")
+DEBIAN = ("openclipart-png", "openclipart-svg", "tuxpaint-stamps-default", "lomiri-wallpapers-16.04")
 """Debian packages; their versions are the ones of the release in use and are written to results.json."""
 
 

