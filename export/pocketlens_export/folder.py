@@ -96,7 +96,7 @@ def export_model(request: Request, out: Path, report: Report) -> ModelManifest:
     """
     with new_folder(out) as folder:
         draft = _Draft(folder, report)
-        image = _picture_spec(request.architecture)
+        image = picture_spec(request.architecture)
         pixels = np.stack([preprocess(picture, image) for picture in sample_pictures(_PICTURES)])
         report(f"loading {request.architecture.name}")
         clip = load_clip(request.architecture, request.weights, pixels[:_FITTED])
@@ -195,7 +195,8 @@ def _measure_text(clip: Clip, spec: TextSpec, texts: tuple[str, ...], ids: Int64
     }
 
 
-def _picture_spec(architecture: Architecture) -> PictureSpec:
+def picture_spec(architecture: Architecture) -> PictureSpec:
+    """Return what model.json says of an architecture's image tower."""
     preprocessing = architecture.preprocessing
     return PictureSpec(
         file=IMAGE_FILE,

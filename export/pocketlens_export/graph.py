@@ -55,6 +55,19 @@ def write_text_graph(tower: nn.Module, path: Path, *, length: int, dynamic_lengt
 
 
 def _write(tower: nn.Module, path: Path, inputs: Mapping[str, torch.Tensor], dynamic: Mapping[str, Any]) -> None:
+    try:
+        _trace(tower, path, inputs, dynamic)
+    except Exception as error:  # torch.export and the exporter raise a dozen kinds
+        reason = " ".join(str(error).split())[:300]
+        raise Refused(f"the tower cannot be traced into {path.name}: {type(error).__name__}: {reason}") from error
+    model = onnx.load(str(path), load_external_data=False)
+    _rename(model)
+    _strip(model)
+    check_graph(model, path)
+    onnx.save_model(model, str(path))
+
+
+def _trace(tower: nn.Module, path: Path, inputs: Mapping[str, torch.Tensor], dynamic: Mapping[str, Any]) -> None:
     with slow_attention(), torch.no_grad(), _silent():
         torch.onnx.export(
             tower,
@@ -69,11 +82,6 @@ def _write(tower: nn.Module, path: Path, inputs: Mapping[str, torch.Tensor], dyn
             dynamo=True,
             external_data=False,
         )
-    model = onnx.load(str(path), load_external_data=False)
-    _rename(model)
-    _strip(model)
-    check_graph(model, path)
-    onnx.save_model(model, str(path))
 
 
 def check_graph(model: onnx.ModelProto, path: Path) -> None:
@@ -82,7 +90,6 @@ def check_graph(model: onnx.ModelProto, path: Path) -> None:
     Raises:
         Refused: it is not; the message says what was found.
     """
-    onnx.checker.check_model(model, full_check=False)
     for tensor in _tensors(model.graph):
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             raise Refused(f"{path.name}: tensor {tensor.name!r} lies outside the file, expected a self-contained graph")
@@ -91,6 +98,11 @@ def check_graph(model: onnx.ModelProto, path: Path) -> None:
     if model.functions or not domains <= DOMAINS | {"ai.onnx"}:
         found = sorted(domains - DOMAINS) + sorted(function.name for function in model.functions)
         raise Refused(f"{path.name}: operators of {', '.join(found)}, expected only {sorted(DOMAINS)}")
+    try:
+        onnx.checker.check_model(model)
+    except onnx.checker.ValidationError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise Refused(f"{path.name} is not a valid ONNX graph: {reason}") from error
 
 
 def _rename(model: onnx.ModelProto) -> None:

@@ -17,7 +17,7 @@ Floats: TypeAlias = NDArray[np.float64]
 
 PROMPTS = (
     "a red bicycle leaning against a brick wall",
-    "dog",
+    "an old dog",
     "two people walking on the beach at sunset",
     "A bowl of ramen with a soft-boiled egg, seen from above",
     "an empty street at night in the rain",

@@ -21,6 +21,7 @@ from pocketlens._types import Int64s
 from pocketlens.errors import FormatError, Refused
 from pocketlens.model import TextSpec
 from pocketlens.text import Tokenizer, clean_text
+from pocketlens_export.byte_pairs import tokenizer_json
 from pocketlens_export.clip import Clip
 from pocketlens_export.hub import hub_reachable
 from pocketlens_export.towers import TextTower
@@ -107,30 +108,6 @@ def made_up_ids(rules: TextRules, tower: TextTower, context_length: int, *, coun
     return rows
 
 
-def open_clip_tokenizer_json(tokenizer: Any) -> str:
-    """Return open_clip's SimpleTokenizer in `tokenizers` format: the same ids for cleaned text.
-
-    Left out on purpose: the markers in its splitting pattern. There a literal "<end_of_text>" becomes the end marker,
-    and the embedding is then read from the middle of the text; here it is text.
-    """
-    start, end = (tokenizer.decoder[i] for i in (tokenizer.sot_token_id, tokenizer.eot_token_id))
-    model = tokenizers.models.BPE(
-        vocab=tokenizer.encoder, merges=list(tokenizer.bpe_ranks), end_of_word_suffix="</w>", cache_capacity=0
-    )
-    built = tokenizers.Tokenizer(model)
-    # open_clip/tokenizer.py SimpleTokenizer.pat, release 3.3, without the markers.
-    pattern = r"(?i)'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
-    split = tokenizers.pre_tokenizers.Split(tokenizers.Regex(pattern), behavior="removed", invert=True)
-    byte_level = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    built.pre_tokenizer = tokenizers.pre_tokenizers.Sequence([split, byte_level])
-    built.add_special_tokens([tokenizers.AddedToken(name, normalized=False, special=True) for name in (start, end)])
-    built.post_processor = tokenizers.processors.TemplateProcessing(
-        single=f"{start} $A {end}",
-        special_tokens=[(start, tokenizer.sot_token_id), (end, tokenizer.eot_token_id)],
-    )
-    return str(built.to_str())
-
-
 def _rules_of_open_clip(clip: Clip, tower: TextTower, options: dict[str, Any], clean: Clean) -> TextRules:
     tokenizer = open_clip.tokenizer.SimpleTokenizer(context_length=clip.text_cfg.context_length, **options)
 
@@ -139,7 +116,7 @@ def _rules_of_open_clip(clip: Clip, tower: TextTower, options: dict[str, Any], c
 
     _check_vocabulary(tokenizer.vocab_size, tower, "open_clip's tokenizer")
     pad_id = int(reference([""])[0, -1])
-    return TextRules(open_clip_tokenizer_json(tokenizer), "", reference, clean, pad_id, tokenizer.eot_token_id)
+    return TextRules(tokenizer_json(tokenizer), "", reference, clean, pad_id, tokenizer.eot_token_id)
 
 
 def _rules_of_hub(clip: Clip, tower: TextTower, name: str, options: dict[str, Any], clean: Clean) -> TextRules:
@@ -160,7 +137,7 @@ def _rules_of_hub(clip: Clip, tower: TextTower, name: str, options: dict[str, An
     def reference(texts: Sequence[str]) -> Int64s:
         return np.asarray(tokenizer(list(texts)), dtype=np.int64)
 
-    _check_vocabulary(backend.get_vocab_size(), tower, name)
+    _check_vocabulary(max(backend.get_vocab().values()) + 1, tower, name)
     pad_id = tokenizer.tokenizer.pad_token_id
     if pad_id is None or tower.pad_id not in (None, pad_id):
         raise Refused(f"tokenizer {name} pads with id {pad_id}, but the text tower's mask hides {tower.pad_id}")
@@ -172,7 +149,7 @@ def _rules_of_file(clip: Clip, tower: TextTower, file: Path, clean: Clean) -> Te
         backend = tokenizers.Tokenizer.from_file(str(file))
     except Exception as error:  # the library raises bare Exception
         raise FormatError(f"{file} is not a tokenizer in `tokenizers` format: {error}") from error
-    _check_vocabulary(backend.get_vocab_size(), tower, str(file))
+    _check_vocabulary(max(backend.get_vocab().values()) + 1, tower, str(file))
     pad_id = _pad_id(clip, tower, backend, file)
     length = clip.text_cfg.context_length
     ordinary = tokenizers.Tokenizer.from_str(backend.to_str())
@@ -238,6 +215,7 @@ def _stripped(backend: tokenizers.Tokenizer) -> str:
 
 
 def _check_vocabulary(size: int, tower: TextTower, where: str) -> None:
+    """Raise unless the tower has an embedding for every id below `size` (a vocabulary may have holes)."""
     rows = tower.embedding.num_embeddings
     if size > rows:
-        raise Refused(f"{where} knows {size} tokens, but the text tower has embeddings for {rows}")
+        raise Refused(f"{where} has ids up to {size - 1}, but the text tower has embeddings for {rows}")
