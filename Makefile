@@ -28,6 +28,10 @@ demo: .venv-runtime/ready
 test: .venv/ready
 	$(BIN)/python -m pytest
 
+# Tests that take minutes: the architectures that `make test` leaves out.
+soak: .venv/ready
+	$(BIN)/python -m pytest -m soak
+
 check: .venv/ready
 	$(DEPS)/bin/ruff format --check .
 	$(DEPS)/bin/ruff check .
