@@ -17,7 +17,7 @@ print("\n".join(data["project"]["dependencies"] + extras + data["dependency-grou
 endef
 export PRINT_REQUIREMENTS
 
-.PHONY: setup demo test check bench soak clean
+.PHONY: setup demo test check bench soak lens-base clean
 .DEFAULT_GOAL := test
 
 setup: .venv/ready
@@ -40,6 +40,21 @@ check: .venv/ready
 
 bench: .venv/ready
 	$(BIN)/python -m pocketlens_bench
+
+# Builds the model that ships from packages alone: train, export, make small, verify. Under an hour on two cores.
+WORK ?= build/lens-base
+RECIPE := models/lens-base/recipe
+LENS_LICENCE := Apache-2.0 (weights: EfficientNet-Lite0 and all-MiniLM-L6-v2, both Apache-2.0; see README.md)
+lens-base: .venv/ready
+	mkdir -p $(WORK)
+	test -d $(WORK)/env || $(PYTHON) -m venv $(WORK)/env
+	$(WORK)/env/bin/python -m pip install --quiet -r $(RECIPE)/requirements.txt
+	$(WORK)/env/bin/python $(RECIPE)/build.py --work $(WORK)
+	rm -rf $(WORK)/float
+	$(BIN)/pocketlens export --config $(WORK)/lens-base.json --pretrained $(WORK)/lens-base.pt --name lens-base \
+	  --licence "$(LENS_LICENCE)" --pictures demo/pictures --out $(WORK)/float
+	$(BIN)/python $(RECIPE)/ship.py --float $(WORK)/float --pictures demo/pictures --out models/lens-base/model
+	$(BIN)/pocketlens verify models/lens-base/model
 
 clean:
 	rm -rf .venv .venv-runtime dist demo/bundle demo/index.html

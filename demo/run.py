@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -40,23 +41,26 @@ class Answer:
 def main() -> None:
     """Run the whole demo."""
     click.echo(f"$ pocketlens index {_shown(PICTURES)} --out {_shown(BUNDLE)} --replace")
-    index.main([str(PICTURES), "--out", str(BUNDLE), "--replace"], standalone_mode=False)
+    index.main([str(_shown(PICTURES)), "--out", str(_shown(BUNDLE)), "--replace"], standalone_mode=False)
     queries = json.loads((DEMO / "queries.json").read_text())
     with pocketlens.open(BUNDLE) as lens:
         ask(lens, queries[0])  # opens the encoders, so that the times below are those of a running app
         ask(lens, {"image": lens.search(text="a dog", k=1)[0].id})
         answers = [ask(lens, query) for query in queries]
     click.echo(table(answers))
+    found = sum(any(hit.id in query["expected"] for hit in a.hits) for a, query in zip(answers, queries, strict=True))
+    click.echo(f"\nAn expected picture was among the first {SHOWN} for {found} of {len(queries)} queries.")
     SHEET.write_text(contact_sheet(answers), encoding="utf-8")
-    click.echo(f"\nOpen {_shown(SHEET)} to see the pictures. Ask your own:")
+    click.echo(f"Open {_shown(SHEET)} to see the pictures. Ask your own:")
     click.echo(f'$ .venv-runtime/bin/pocketlens search {_shown(BUNDLE)} "a boat on the water"')
 
 
-def ask(lens: pocketlens.Lens, query: Mapping[str, str]) -> Answer:
+def ask(lens: pocketlens.Lens, query: Mapping[str, Any]) -> Answer:
     """Return the answer to a query with the keys text, image (a path below the pictures) or both."""
     text, image = query.get("text"), query.get("image")
     start = time.perf_counter()
-    hits = lens.search(text=text, image=PICTURES / image if image else None, k=SHOWN)
+    hits = lens.search(text=text, image=PICTURES / image if image else None, k=SHOWN + 1)
+    hits = [hit for hit in hits if hit.id != image][:SHOWN]  # the picture itself is no answer
     return Answer(text, image, hits, (time.perf_counter() - start) * 1e3)
 
 
