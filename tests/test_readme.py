@@ -1,0 +1,53 @@
+"""The README's first screen is run as it stands: its commands, then its code, and the output is the one it shows."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder that looks like a checkout to the README's commands."""
+    (tmp_path / "demo").symlink_to(ROOT / "demo")
+    for line in blocks("console")[0].splitlines():
+        program, *arguments = line.removeprefix("$ ").split(" ", 1)
+        if program == "pocketlens":
+            command = f"{sys.executable} -m pocketlens {arguments[0]}"
+            subprocess.run(command, shell=True, check=True, cwd=tmp_path, capture_output=True)
+    return tmp_path
+
+
+def test_the_code_prints_what_the_readme_shows(folder: Path) -> None:
+    code, shown = blocks("python")[0], blocks("text")[0]
+    printed = subprocess.run(
+        [sys.executable, "-c", code], check=True, cwd=folder, capture_output=True, text=True
+    ).stdout
+    assert [line.split()[1] for line in printed.splitlines()] == [line.split()[1] for line in shown.splitlines()]
+    cosines = [[float(line.split()[0]) for line in text.splitlines()] for text in (printed, shown)]
+    assert cosines[0] == pytest.approx(cosines[1], abs=0.02)  # eight-bit kernels differ a little between processors
+
+
+def test_every_command_is_in_the_readme_and_has_help() -> None:
+    listed = subprocess.run(
+        [sys.executable, "-m", "pocketlens", "--help"], check=True, capture_output=True, text=True
+    ).stdout
+    commands = re.findall(r"^  (\w+)  +\S", listed.partition("Commands:")[2], flags=re.MULTILINE)
+    assert len(commands) >= 7
+    assert [name for name in commands if f"`pocketlens {name} " not in README] == []
+
+
+def test_files_that_the_readme_links_to_exist() -> None:
+    links = re.findall(r"\]\((?!http)([^)#]+)\)", README)
+    assert [link for link in links if not (ROOT / link).exists()] == []
