@@ -22,7 +22,7 @@ from pocketlens._types import Float32s, Int64s, Uint8s
 from pocketlens.errors import FormatError, Refused
 from pocketlens.files import sha256_of
 from pocketlens_export.architecture import Architecture, Preprocessing
-from pocketlens_export.hub import checkpoint_of_tag
+from pocketlens_export.hub import check_text_model, checkpoint_of_tag
 from pocketlens_export.spread import spread_weights
 
 _MAX_BYTES = 1_900_000_000  # of one tower: a protobuf, and so a self-contained ONNX file, ends at 2 GiB
@@ -115,6 +115,7 @@ def _build(architecture: Architecture, *, seed: int) -> Any:
     text_cfg = {**config.pop("text_cfg")}
     vision_cfg = {**config.pop("vision_cfg")}
     if "hf_model_name" in text_cfg:
+        check_text_model(text_cfg["hf_model_name"])
         text_cfg["hf_model_pretrained"] = False  # weights come from the checkpoint or the seed
     if "timm_model_name" in vision_cfg:
         vision_cfg["timm_model_pretrained"] = False

@@ -64,6 +64,23 @@ def checkpoint_of_tag(architecture: str, tag: str, config: Mapping[str, Any]) ->
         ) from error
 
 
+def check_text_model(name: str) -> None:
+    """Raise unless the configuration of a Hugging Face text model is a local folder, in the cache, or can be asked for.
+
+    Raises:
+        PocketlensError: it is on the hub and there is no network.
+    """
+    from huggingface_hub import try_to_load_from_cache
+
+    if Path(name).is_dir() or hub_reachable():
+        return
+    if name.count("/") > 1 or not isinstance(try_to_load_from_cache(name, "config.json"), str):
+        raise PocketlensError(
+            f"the text model {name} must be downloaded and there is no network; "
+            "give --config FILE whose hf_model_name is a local folder"
+        )
+
+
 def _cached(config: Mapping[str, Any]) -> Path | None:
     from huggingface_hub import try_to_load_from_cache
     from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME

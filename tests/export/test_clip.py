@@ -14,7 +14,7 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 from safetensors.torch import save_file
 
-from pocketlens.errors import FormatError, Refused
+from pocketlens.errors import FormatError, PocketlensError, Refused
 from pocketlens.files import sha256_of
 from pocketlens_export.architecture import local_architecture, registered_architecture
 from pocketlens_export.clip import Clip, Weights, load_clip
@@ -134,7 +134,8 @@ def test_a_tag_of_another_activation_is_refused() -> None:
         ({"multimodal_cfg": {}}, Refused, "CoCa"),
         ({"embed_dim": "many"}, FormatError, "open_clip cannot build tiny"),
         ({"vision_cfg": {"timm_model_name": "no_such_model"}}, FormatError, "open_clip cannot build tiny"),
-        ({"text_cfg": {"hf_model_name": "nobody/nothing"}}, FormatError, "open_clip cannot build tiny"),
+        ({"text_cfg": {"hf_model_name": "nobody/nothing"}}, PocketlensError, "text model nobody/nothing must be down"),
+        ({"text_cfg": {"hf_model_name": "/no/such/folder"}}, PocketlensError, "hf_model_name is a local folder"),
     ],
 )
 def test_a_model_that_cannot_be_built_is_one_line(clip: Clip, change: Any, kind: type[Exception], message: str) -> None:
