@@ -97,9 +97,9 @@ def _stages(lens: Lens) -> dict[str, Callable[[], object]]:
     if lens.has_tower("image"):
         image_encoder = lens.image_encoder()
         photo = _photo()
-        decoded = decode(photo, image_encoder.spec)
+        decoded = decode(photo)
         pixels = preprocess(decoded, image_encoder.spec)[np.newaxis]
-        stages["decode"] = lambda: decode(photo, image_encoder.spec)
+        stages["decode"] = lambda: decode(photo)
         stages["preprocess"] = lambda: preprocess(decoded, image_encoder.spec)
         stages["encode image"] = lambda: image_encoder.encode_pixels(pixels)
     if lens.has_tower("text"):

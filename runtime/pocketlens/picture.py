@@ -44,11 +44,14 @@ def load_pixels(picture: Picture, spec: PictureSpec) -> Uint8s:
         BadImage: the picture cannot be decoded.
         BadQuery: it is neither bytes, a path nor a PIL image.
     """
-    return preprocess(decode(picture, spec), spec)
+    return preprocess(decode(picture), spec)
 
 
-def decode(picture: Picture, spec: PictureSpec) -> Image.Image:
-    """Return the picture upright, on white and in RGB; a large JPEG may come at a reduced size that `spec` cannot tell.
+def decode(picture: Picture) -> Image.Image:
+    """Return the picture upright, on white and in RGB.
+
+    JPEGs are decoded whole. libjpeg's reduced decoding is three times faster on a phone's photo, but no factor keeps
+    lens-base's embedding within the bar of 0.9999 (benchmarks/results/draft.json).
 
     Raises:
         BadImage: the picture cannot be decoded.
@@ -60,8 +63,6 @@ def decode(picture: Picture, spec: PictureSpec) -> Image.Image:
             pixels = image.width * image.height
             if not 0 < pixels <= MAX_PIXELS:
                 raise BadImage(name, f"{image.width}x{image.height} pixels, expected 1 to {MAX_PIXELS}")
-            if not isinstance(picture, Image.Image):
-                _draft(image, spec)
             rgb = _to_rgb(image)  # loads it: before, a TIFF still has the orientation that Pillow then applies
             return _upright(rgb, _orientation(image))
     except (BadImage, BadQuery):
@@ -156,15 +157,6 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-
-
-def _draft(image: Image.Image, spec: PictureSpec) -> None:
-    """Let a JPEG decode at 1/2, 1/4 or 1/8 where the short side stays at or above `_DRAFT_FACTOR` times the tower's."""
-    if image.format in ("JPEG", "MPO"):  # a phone's photo with a preview or a depth map calls itself MPO
-        image.draft(None, (_DRAFT_FACTOR * spec.side, _DRAFT_FACTOR * spec.side))
-
-
-_DRAFT_FACTOR = 4  # measured, benchmarks/results/draft.json: the smallest at which every cosine stays above 0.9999
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -79,7 +79,7 @@ def _load(folder: Path, path: Path, spec: PictureSpec) -> Loaded | Skipped:
         if path.stat().st_size > MAX_FILE_BYTES:
             return Skipped(name, "too large", f"{path.stat().st_size} bytes, expected at most {MAX_FILE_BYTES}")
         content = path.read_bytes()
-        image = decode(content, spec)
+        image = decode(content)
         width, height = upright_size(content)
     except UnicodeEncodeError:
         return Skipped(name.encode(errors="replace").decode(), "name is not text", "its name is not valid UTF-8")
