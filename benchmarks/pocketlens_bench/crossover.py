@@ -129,14 +129,19 @@ def _summary(found: Sequence[Row]) -> Row:
         "graph recall@10": graph["recall@10"],
         "graph p50 ms": graph["p50 ms"],
         "graph over scan": graph["time over scan"],
-        "width": str(graph["search"]).removeprefix("graph, width "),
+        "width": int(str(graph["search"]).rpartition(" ")[2]),
     }
 
 
 def _report(widths: list[Row], summary: list[Row], data: _Data, count: int) -> Report:
     found = crossover(summary, target=TARGET_RECALL)
     dim = data.vectors.shape[1]
-    bar = Bar("rows from which on a gallery gets a graph", f"= {CROSSOVER_ROWS}", found or 0, found == CROSSOVER_ROWS)
+    bar = Bar(
+        "rows from which on a gallery gets a graph",
+        f"= {CROSSOVER_ROWS}, the runtime's",
+        found or 0,
+        found == CROSSOVER_ROWS,
+    )
     return Report(
         settings={"dim": dim, "queries": count, "timed queries": _TIMED, "k": _K, "target recall": TARGET_RECALL},
         threads=1,

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import pytest
 
+from pocketlens.index import CROSSOVER_ROWS
+from pocketlens.tune import TARGET_RECALL
 from pocketlens_bench.crossover import crossover, run
-from pocketlens_bench.measure import Options, Row
+from pocketlens_bench.measure import Options, Row, read_report
 
 
 def _rows(*found: tuple[int, float, float]) -> list[Row]:
@@ -23,6 +25,11 @@ def _rows(*found: tuple[int, float, float]) -> list[Row]:
 )
 def test_the_crossover_of_hand_made_tables(found: list[tuple[int, float, float]], expected: int | None) -> None:
     assert crossover(_rows(*found), target=0.98) == expected
+
+
+def test_the_runtime_uses_the_measured_crossover() -> None:
+    summary = next(iter(read_report("crossover")["tables"].values()))
+    assert crossover(summary, target=TARGET_RECALL) == CROSSOVER_ROWS
 
 
 def test_small_galleries_are_found_as_well_by_both() -> None:
