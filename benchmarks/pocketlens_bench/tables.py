@@ -145,7 +145,7 @@ def _cold_start_rows(result: dict[str, Any]) -> list[Row]:
     for row in table:
         if row["what"].startswith("pocketlens"):
             model = row["what"].removeprefix("pocketlens, ")
-            same = "same first hit" if row["first hit"] == same_weights["first hit"] else "another model"
+            same = "same first hit" if row["first hit"] == same_weights["first hit"] else "another model, another hit"
             times = (f"{row['p50 ms']:.0f} ms", f"{base['p50 ms']:.0f} ms", row["time ratio"])
             memory = (f"{row['peak MB']:.0f} MB", f"{base['peak MB']:.0f} MB", row["memory ratio"])
             rows.append(_readme_row(f"process start to first text hit, {model}", *times, same))
@@ -167,7 +167,7 @@ def _latency_rows(result: dict[str, Any]) -> list[Row]:
     sizes = result["tables"].get("lens-base, size", [])
     if sizes:
         total = sum(row["MB"] for row in sizes)
-        rows.append(_readme_row("lens-base, the model that ships, both towers", f"{total:.0f} MB", "", None, ""))
+        rows.append(_readme_row("size of lens-base, the model that ships, all files", f"{total:.0f} MB", "", None, ""))
     return rows
 
 
@@ -186,7 +186,7 @@ def _codes_rows(result: dict[str, Any]) -> list[Row]:
 
 
 def _readme_row(what: str, ours: str, other: str, ratio: float | None, quality: str) -> Row:
-    return {"what": what, "pocketlens": ours, "torch / float32": other, "ratio": ratio, "in the same run": quality}
+    return {"what": what, "pocketlens": ours, "torch or float32": other, "ratio": ratio, "in the same run": quality}
 
 
 def _cell(value: object) -> str:
