@@ -7,6 +7,7 @@ replaces another is the exception: between two renames the old one stands beside
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
@@ -22,7 +23,8 @@ from numpy.typing import NDArray
 from pocketlens.errors import CorruptFile, FormatError
 
 _CHUNK_BYTES = 1 << 20
-_REPLACEABLE = ("bundle.json", "gallery.json", "model.json")
+_MANIFESTS = ("bundle.json", "gallery.json", "model.json")
+_OURS = {*_MANIFESTS, "index.usearch", "rescore.f16", "items.sqlite", "stats.npz", "golden.npz", "tokenizer.json"}
 
 
 def sha256_of(path: Path) -> str:
@@ -90,34 +92,61 @@ def new_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
 
     Args:
         path: the folder to make. Its parent is created when missing.
-        replace: allow `path` to be a folder that pocketlens wrote, or an empty one; it is removed after the new one
-            stands in its place.
+        replace: allow `path` to be a folder of pocketlens's own files, or an empty one; it is removed after the new
+            one stands in its place.
 
     Raises:
         FormatError: `path` exists (and `replace` is false, or it is not such a folder).
     """
-    if path.exists():
-        if not replace:
-            raise FormatError(f"{path} exists already; remove it or choose another name")
-        if not path.is_dir() or (any(path.iterdir()) and not any((path / name).is_file() for name in _REPLACEABLE)):
-            raise FormatError(f"{path} is no folder that pocketlens wrote, and is not replaced; choose another name")
+    _refuse_to_replace(path, replace)
+    made = [parent for parent in path.parents if not parent.exists()]
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
     try:
         yield temporary
         temporary.chmod(0o777 & ~_umask())
         _sync_tree(temporary)
-        _swap(temporary, path)
+        _swap(temporary, path) if replace and path.exists() else _move(temporary, path)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
+        with suppress(OSError):  # somebody else has put something there by now
+            for parent in made:
+                parent.rmdir()
         raise
     _sync_directory(path.parent)
 
 
-def _swap(new: Path, path: Path) -> None:
+def _refuse_to_replace(path: Path, replace: bool) -> None:
+    if path.is_symlink():
+        raise FormatError(f"{path} is a symbolic link, expected a folder or a free name")
     if not path.exists():
-        new.rename(path)
         return
+    if not replace:
+        raise FormatError(f"{path} exists already; remove it or choose another name")
+    if not path.is_dir():
+        raise FormatError(f"{path} is a file, and is not replaced by a folder; choose another name")
+    strange = [file for file in path.rglob("*") if not file.is_dir() and not _is_ours(file)]
+    if strange:
+        raise FormatError(f"{path} is not replaced: {strange[0]} is no file that pocketlens wrote; choose another name")
+
+
+def _is_ours(file: Path) -> bool:
+    if file.name in _MANIFESTS:
+        return b'"format": "pocketlens-' in file.read_bytes()[:200]
+    return not file.is_symlink() and (file.name in _OURS or file.suffix == ".onnx")
+
+
+def _move(new: Path, path: Path) -> None:
+    """Rename a folder to a free name; unlike a look before, the rename itself cannot race with another process."""
+    try:
+        new.rename(path)
+    except OSError as error:
+        if error.errno in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
+            raise FormatError(f"{path} has come to exist meanwhile; nothing was written") from error
+        raise
+
+
+def _swap(new: Path, path: Path) -> None:
     beside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.old."))
     old = beside / path.name
     try:

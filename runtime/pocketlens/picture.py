@@ -161,22 +161,28 @@ _TURNS = {
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB" and "transparency" not in image.info:
-        return image.copy()
+        image.load()  # the pixels stay when the file is closed; a copy would double a large picture's memory
+        return image
     if image.mode.startswith("I") or image.mode == "F":
         return _scale_deep_grey(image).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        rgba = image.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, "white")
-        return Image.alpha_composite(white, rgba).convert("RGB")
+        rgba = image if image.mode == "RGBA" else image.convert("RGBA")
+        white = Image.new("RGB", rgba.size, "white")
+        white.paste(rgba, mask=rgba)
+        return white
     return image.convert("RGB")
 
 
 def _scale_deep_grey(image: Image.Image) -> Image.Image:
     """Return 16-bit grey scaled to 8 bits (Pillow's own conversion clips instead)."""
     values = np.asarray(image)
-    if image.mode == "F" or values.min() < 0 or values.max() > 65_535:
-        raise ValueError(f"mode {image.mode} with values outside 0..65535 has no defined brightness")
-    return Image.fromarray(np.rint(values / 257.0).astype(np.uint8))
+    if image.mode == "F":
+        raise ValueError("grey in floating point has no defined white")
+    if values.min() < 0 or values.max() > 65_535:
+        raise ValueError(f"grey from {values.min()} to {values.max()}, expected values in 0..65535")
+    scaled = np.rint(values / np.float32(257)).astype(np.uint8)
+    scaled[values == image.info.get("transparency", -1)] = 255  # a PNG may name one value as clear: it is on white
+    return Image.fromarray(scaled)
 
 
 def _name_of(picture: Picture) -> str:

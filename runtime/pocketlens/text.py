@@ -19,7 +19,6 @@ from pocketlens.errors import BadQuery, FormatError
 from pocketlens.model import TextSpec
 
 MAX_TEXT_CHARACTERS = 65_536
-_TOKENIZED_CHARACTERS = 4_096  # after cleaning; far more than any context holds, keeps a pasted book fast
 _SPACE = re.compile(r"\s+")
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
@@ -53,7 +52,7 @@ class Tokenizer:
         Raises:
             BadQuery: an element is not a str, or has more than 65,536 characters.
         """
-        cleaned = [clean_text(_checked(text), self._spec.clean)[:_TOKENIZED_CHARACTERS] for text in texts]
+        cleaned = [clean_text(_checked(text), self._spec.clean) for text in texts]
         return [self._cut(encoding.ids) for encoding in self._tokenizer.encode_batch(cleaned)]
 
     def _cut(self, ids: list[int]) -> list[int]:
@@ -72,7 +71,7 @@ def _checked(text: str) -> str:
 
 def _repair(text: str) -> str:
     if text.isascii() and text.isprintable() and "&" not in text:
-        return text  # nothing that ftfy or HTML unescaping would change; saves importing ftfy (33 ms)
+        return text  # nothing that ftfy or HTML unescaping would change; saves importing ftfy
     import ftfy
 
     whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -298,7 +298,7 @@ def test_replace_never_removes_a_folder_of_something_else(
     (tmp_path / "precious").mkdir()
     (tmp_path / "precious" / "diary.txt").write_text("dear diary")
     result = run("index", pictures, "--out", tmp_path / "precious", "--model", colours, "--replace")
-    assert failed(result, f"{tmp_path}/precious is no folder that pocketlens wrote, and is not replaced")
+    assert failed(result, f"{tmp_path}/precious is not replaced: {tmp_path}/precious/")
     assert (tmp_path / "precious" / "diary.txt").read_text() == "dear diary"
 
 

@@ -112,20 +112,23 @@ def test_an_existing_path_is_refused_before_anything_is_made(tmp_path: Path) -> 
     assert names(tmp_path) == ["file", "folder"]
 
 
+OLD, NEW = b'{"format": "pocketlens-bundle", "old": 1}', b'{"format": "pocketlens-bundle", "new": 1}'
+
+
 def test_replacing_swaps_the_whole_folder(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    for content in (b"1", b"2"):
+    for content, name in ((OLD, "text.onnx"), (NEW, "image.onnx")):
         with new_folder(out, replace=True) as folder:
             (folder / "bundle.json").write_bytes(content)
-            (folder / content.decode()).write_bytes(b"")
-    assert names(out) == ["2", "bundle.json"]
+            (folder / name).write_bytes(b"")
+    assert names(out) == ["bundle.json", "image.onnx"]
     assert names(tmp_path) == ["out"]
 
 
 def test_a_failing_replacement_leaves_the_old_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "out"
     with new_folder(out) as folder:
-        (folder / "bundle.json").write_bytes(b"old")
+        (folder / "bundle.json").write_bytes(OLD)
     rename = os.rename
 
     def fail_on_the_new_folder(source: Path, target: Path) -> None:
@@ -134,27 +137,57 @@ def test_a_failing_replacement_leaves_the_old_folder(tmp_path: Path, monkeypatch
         rename(source, target)
 
     with pytest.raises(OSError, match="No space left"), new_folder(out, replace=True) as folder:
-        (folder / "bundle.json").write_bytes(b"new")
+        (folder / "bundle.json").write_bytes(NEW)
         monkeypatch.setattr(os, "rename", fail_on_the_new_folder)
     assert names(tmp_path) == ["out"]
-    assert (out / "bundle.json").read_bytes() == b"old"
+    assert (out / "bundle.json").read_bytes() == OLD
 
 
-def test_only_folders_of_pocketlens_and_empty_ones_are_replaced(tmp_path: Path) -> None:
-    (tmp_path / "photos").mkdir()
-    (tmp_path / "photos" / "me.jpg").write_bytes(b"precious")
-    (tmp_path / "file").write_bytes(b"precious")
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("me.jpg", b"precious"),
+        ("model.json", b'{"format": "graph-model"}'),  # TensorFlow.js has such a file too
+        ("pictures/me.jpg", b"precious"),
+    ],
+)
+def test_only_folders_of_pocketlens_are_replaced(tmp_path: Path, file: str, content: bytes) -> None:
+    out = tmp_path / "out"
+    (out / file).parent.mkdir(parents=True)
+    (out / file).write_bytes(content)
+    (out / "bundle.json").write_bytes(OLD)
+    with pytest.raises(FormatError, match=f"{file} is no file that pocketlens wrote"), new_folder(out, replace=True):
+        pytest.fail("the block ran")
+    assert (out / file).read_bytes() == content
+
+
+def test_an_empty_folder_is_replaced_but_neither_a_file_nor_a_link(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    for name in ("photos", "file"):
-        with (
-            pytest.raises(FormatError, match=f"{name} is no folder that pocketlens wrote"),
-            new_folder(tmp_path / name, replace=True),
-        ):
+    (tmp_path / "file").write_bytes(b"precious")
+    (tmp_path / "link").symlink_to("empty")
+    (tmp_path / "dangling").symlink_to("nowhere")
+    for name, reason in (("file", "is a file"), ("link", "symbolic link"), ("dangling", "symbolic link")):
+        with pytest.raises(FormatError, match=f"{name} is a.*{reason[-4:]}"), new_folder(tmp_path / name, replace=True):
             pytest.fail("the block ran")
     with new_folder(tmp_path / "empty", replace=True) as folder:
-        (folder / "bundle.json").write_bytes(b"")
+        (folder / "bundle.json").write_bytes(OLD)
     assert names(tmp_path / "empty") == ["bundle.json"]
-    assert (tmp_path / "photos" / "me.jpg").read_bytes() == b"precious"
+
+
+def test_a_folder_that_came_to_exist_meanwhile_is_left_alone(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(FormatError, match="has come to exist meanwhile"), new_folder(out) as folder:
+        (folder / "bundle.json").write_bytes(NEW)
+        out.mkdir()
+        (out / "user.txt").write_bytes(b"precious")
+    assert names(tmp_path) == ["out"]
+    assert names(out) == ["user.txt"]
+
+
+def test_a_failure_removes_the_parents_that_were_made_for_it(tmp_path: Path) -> None:
+    with pytest.raises(ValueError), new_folder(tmp_path / "a" / "b" / "out"):
+        raise ValueError
+    assert names(tmp_path) == []
 
 
 def test_arrays_come_back_by_name(tmp_path: Path) -> None:

@@ -298,6 +298,6 @@ def test_replacing_happens_only_on_request_and_only_at_the_end(pictures: Path, c
 def test_the_pictures_themselves_are_never_replaced(pictures: Path, colours: Path, tmp_path: Path) -> None:
     own = Path(shutil.copytree(pictures, tmp_path / "p"))
     before = files_below(own)
-    with pytest.raises(FormatError, match="is no folder that pocketlens wrote"):
+    with pytest.raises(FormatError, match="is no file that pocketlens wrote"):
         build(own, own, colours, replace=True)
     assert files_below(own) == before

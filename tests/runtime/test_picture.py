@@ -196,9 +196,17 @@ def test_big_endian_and_32_bit_grey_are_scaled_alike() -> None:
 
 @pytest.mark.parametrize("value", [-1, 65_536, 0.5])
 def test_grey_without_a_defined_white_is_refused(value: float) -> None:
-    mode = "F" if isinstance(value, float) else "I"
-    with pytest.raises(BadImage, match=f"mode {mode} .*has no defined brightness"):
+    mode, reason = ("F", "no defined white") if isinstance(value, float) else ("I", f"grey from {value} to {value}")
+    with pytest.raises(BadImage, match=reason):
         decode(Image.new(mode, (4, 4), value))
+
+
+def test_the_clear_value_of_a_deep_grey_png_is_white() -> None:
+    values = np.full((4, 4), 1_000, dtype=np.uint16)
+    values[0] = 7
+    found = np.asarray(decode(encoded(Image.fromarray(values), transparency=7)))
+    assert (found[0] == 255).all()
+    assert (found[1:] == round(1_000 / 257)).all()
 
 
 UPRIGHT_TO_STORED = {  # what a camera does to the upright picture, by numpy: the inverse of the EXIF orientation

@@ -24,35 +24,10 @@ from pocketlens.model import Model
 from pocketlens_export.gallery.scan import Loaded, Skipped, list_files, load_all
 
 BATCH = 16
-_SUBJECTS = [
-    "dog",
-    "cat",
-    "child",
-    "woman",
-    "man",
-    "car",
-    "bicycle",
-    "house",
-    "tree",
-    "flower",
-    "boat",
-    "train",
-    "meal",
-    "cup",
-    "bird",
-    "mountain",
-]
-_SETTINGS = [
-    "at night",
-    "in the rain",
-    "on a beach",
-    "in the snow",
-    "from above",
-    "close up",
-    "in a kitchen",
-    "in a street",
-    "at sunset",
-]
+_SUBJECTS = ("dog", "cat", "child", "woman", "man", "car", "bicycle", "house", "tree", "flower", "boat", "train",
+             "meal", "cup", "bird", "mountain")  # fmt: skip
+_SETTINGS = ("at night", "in the rain", "on a beach", "in the snow", "from above", "close up", "in a kitchen",
+             "in a street", "at sunset")  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -62,6 +37,12 @@ class Encoded:
     vectors: list[Float32s] = field(default_factory=list)
     items: list[Item] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
+
+    def counts(self) -> Counts:
+        """Return what became of every file."""
+        indexed, items, skipped = len(self.vectors), len(self.items), len(self.skipped)
+        reasons = dict(sorted(Counter(entry.reason for entry in self.skipped).items()))
+        return Counts(items + skipped, indexed, duplicates=items - indexed, skipped=reasons)
 
 
 def build_bundle(
@@ -92,14 +73,9 @@ def build_bundle(
         EncoderMismatch: `query_model` is of another space.
     """
     check_space(query_model, model.manifest.space)
-    paths = list_files(pictures)
     with new_folder(out, replace=replace) as folder:
-        encoder = ImageEncoder(model, threads=threads)
-        outcomes = _report(load_all(pictures, paths, encoder.spec), len(paths), on_progress)
-        encoded = encode_pictures(outcomes, encoder)
-        if not encoded.vectors:
-            raise FormatError(f"{pictures}: no picture could be read, of {len(paths)} files; nothing was written")
-        counts = _count(encoded, len(paths))
+        encoded = encode_pictures(pictures, ImageEncoder(model, threads=threads), on_progress)
+        counts = encoded.counts()
         (folder / "gallery").mkdir()
         write_gallery(
             folder / "gallery",
@@ -108,7 +84,7 @@ def build_bundle(
             space=model.manifest.space,
             model=model.manifest.name,
             counts=counts,
-            probes=_probes(query_model, model) if len(encoded.vectors) >= CROSSOVER_ROWS else None,
+            probes=_probes(query_model, model) if counts.indexed >= CROSSOVER_ROWS else None,
             rescore=rescore,
         )
         for tower, source in _towers(query_model, model):
@@ -117,8 +93,20 @@ def build_bundle(
     return counts, encoded.skipped
 
 
-def encode_pictures(outcomes: Iterator[Loaded | Skipped], encoder: ImageEncoder) -> Encoded:
-    """Return vectors, items and skipped files; a file with the bytes of an earlier one shares its row."""
+def encode_pictures(folder: Path, encoder: ImageEncoder, on_progress: Callable[[int, int], None]) -> Encoded:
+    """Encode every picture below a folder; a file with the bytes of an earlier one shares its row.
+
+    Raises:
+        FormatError: `folder` is not a folder, or holds no readable picture.
+    """
+    paths = list_files(folder)
+    encoded = _encode(_report(load_all(folder, paths, encoder.spec), len(paths), on_progress), encoder)
+    if not encoded.vectors:
+        raise FormatError(f"{folder}: no picture could be read, of {len(paths)} files; nothing was written")
+    return encoded
+
+
+def _encode(outcomes: Iterator[Loaded | Skipped], encoder: ImageEncoder) -> Encoded:
     encoded, rows, batch = Encoded(), dict[str, int](), list[Loaded]()
     for outcome in outcomes:
         if isinstance(outcome, Skipped):
@@ -170,25 +158,19 @@ def _report(
         on_progress(done, total)
 
 
-def _count(encoded: Encoded, seen: int) -> Counts:
-    indexed = len(encoded.vectors)
-    reasons = Counter(skipped.reason for skipped in encoded.skipped)
-    return Counts(seen, indexed, duplicates=len(encoded.items) - indexed, skipped=dict(sorted(reasons.items())))
-
-
 def _towers(query_model: Model, model: Model) -> list[tuple[Tower, Model]]:
-    towers: list[tuple[Tower, Model]] = []
-    for source in (query_model, model):
-        taken = {tower for tower, _ in towers}
-        if source.manifest.text is not None and source.manifest.text.tokenizer is not None and "text" not in taken:
-            towers.append(("text", source))
-        if source.manifest.image is not None and "image" not in taken:
-            towers.append(("image", source))
-    return towers
+    """Return where each tower comes from: the query model if it has it, but a text tower that can take texts first."""
+    sources = (query_model, model)
+    texts = [(source, source.manifest.text) for source in sources if source.manifest.text is not None]
+    texts.sort(key=lambda found: found[1].tokenizer is None)
+    images = [source for source in sources if source.manifest.image is not None]
+    towers: list[tuple[Tower, Model]] = [("text", source) for source, _ in texts[:1]]
+    return [*towers, *(("image", source) for source in images[:1])]
 
 
 def _probes(query_model: Model, model: Model) -> Float32s | None:
-    """Return encoded everyday texts to tune a graph's width on, float32 (144, dim), or None without a text tower."""
-    sources = [source for tower, source in _towers(query_model, model) if tower == "text"]
-    texts = [f"a photo of a {subject} {setting}" for subject, setting in product(_SUBJECTS, _SETTINGS)]
-    return TextEncoder(sources[0]).encode(texts) if sources else None
+    """Return encoded everyday texts to tune a graph's width on, float32 (144, dim); None when none can be encoded."""
+    for tower, source in _towers(query_model, model):
+        if tower == "text" and source.manifest.text is not None and source.manifest.text.tokenizer is not None:
+            return TextEncoder(source).encode([f"a photo of a {a} {b}" for a, b in product(_SUBJECTS, _SETTINGS)])
+    return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from pocketlens.model import PictureSpec
 from pocketlens.picture import decode, preprocess, upright_size
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
+UNSUPPORTED = frozenset({".heic", ".heif", ".avif", ".jxl", ".jp2", ".svg", ".psd", ".dng", ".cr2", ".nef", ".arw"})
 MAX_FILE_BYTES = 100_000_000
 
 
@@ -46,7 +48,9 @@ class Skipped:
 
 
 def list_files(folder: Path) -> list[Path]:
-    """Return the files below `folder`, sorted by relative path; hidden files and folders are left out.
+    """Return the files below `folder`, sorted by relative path.
+
+    Hidden files and folders and bundles are left out. A linked folder is listed, to be counted, and not followed.
 
     Raises:
         FormatError: `folder` is not a folder.
@@ -55,8 +59,9 @@ def list_files(folder: Path) -> list[Path]:
         raise FormatError(f"{folder} is not a folder; expected a folder of pictures")
     found = []
     for root, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [Path(root, name) for name in names if not name.startswith(".")]
+        folders[:] = [name for name in folders if not name.startswith(".") and not _is_bundle(Path(root, name))]
+        links = [name for name in folders if Path(root, name).is_symlink()]
+        found += [Path(root, name) for name in (*names, *links) if not name.startswith(".")]
     return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
 
 
@@ -70,14 +75,24 @@ def load_all(folder: Path, paths: Sequence[Path], spec: PictureSpec, *, ahead: i
                 waiting.append(pool.submit(_load, folder, paths[position + ahead], spec))
 
 
+def _is_bundle(folder: Path) -> bool:
+    return (folder / "bundle.json").is_file() and (folder / "gallery" / "gallery.json").is_file()
+
+
 def _load(folder: Path, path: Path, spec: PictureSpec) -> Loaded | Skipped:
     name = path.relative_to(folder).as_posix()
-    if path.suffix.lower() not in SUFFIXES:
-        return Skipped(name, "not a picture", f"its suffix is {path.suffix or 'missing'}")
     try:
         name.encode()
-        if path.stat().st_size > MAX_FILE_BYTES:
-            return Skipped(name, "too large", f"{path.stat().st_size} bytes, expected at most {MAX_FILE_BYTES}")
+        status = path.stat()
+        if stat.S_ISDIR(status.st_mode):
+            return Skipped(name, "linked folder", "links to folders are not followed")
+        if path.suffix.lower() not in SUFFIXES:
+            reason = "unsupported format" if path.suffix.lower() in UNSUPPORTED else "not a picture"
+            return Skipped(name, reason, f"its suffix is {path.suffix or 'missing'}")
+        if not stat.S_ISREG(status.st_mode):
+            return Skipped(name, "unreadable", "not a regular file")  # reading a pipe would wait forever
+        if status.st_size > MAX_FILE_BYTES:
+            return Skipped(name, "too large", f"{status.st_size} bytes, expected at most {MAX_FILE_BYTES}")
         content = path.read_bytes()
         image = decode(content)
         width, height = upright_size(content)
