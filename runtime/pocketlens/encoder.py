@@ -1,28 +1,66 @@
 """Text and image encoders over a model folder. Each opens its own graph, and only when it is made.
 
-The session options are those of a small device: CPU, no spinning threads, no arena that keeps the largest batch's
-memory (facts: onnxruntime 1.32; the arena kept 48 MB after one big batch, 5 MB without).
+The session options are those of a small device: CPU, no spinning threads, no arena, which would keep the memory of the
+largest batch for good.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import UnionType
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from pocketlens._native import ort
 from pocketlens._types import Float32s, Int64s, Uint8s
 from pocketlens.errors import BadQuery, FormatError, MissingPart
-from pocketlens.model import Model
+from pocketlens.model import Model, TextSpec
 from pocketlens.picture import Picture, load_pixels
 from pocketlens.text import Tokenizer
 
 _MAX_THREADS = 4
+_Shape: TypeAlias = tuple[int | None, ...]
+
+
+class TextGraph:
+    """A model folder's text tower alone: ids in, embeddings out. It needs no tokenizer.
+
+    Args:
+        model: an opened model folder with a text tower.
+        threads: threads inside one graph run; by default the usable cores, at most 4.
+
+    Raises:
+        MissingPart: the model has no text tower.
+        FormatError: the graph is none, or its shapes are not the manifest's (CorruptFile: it differs from its record).
+    """
+
+    def __init__(self, model: Model, *, threads: int | None = None) -> None:
+        self.spec = _text_spec(model)
+        self.dim = model.manifest.space.dim
+        length = None if self.spec.trim else self.spec.context_length
+        shapes = {"input_ids": (None, length), "pseudo_tokens": (None, None, self.spec.token_dim)}
+        self._graph = _Graph(model.file(self.spec.file), threads, inputs=shapes, dim=self.dim)
+
+    def encode_ids(self, ids: Int64s, pseudo_tokens: Float32s | None = None) -> Float32s:
+        """Return unit embeddings, float32 (n, dim), of padded ids.
+
+        Args:
+            ids: int64 (n, l); -1 marks the place of the next pseudo-token.
+            pseudo_tokens: float32 (n, p, token_dim), or None for p = 0.
+
+        Raises:
+            FormatError: the graph cannot be run on them.
+        """
+        if pseudo_tokens is None:
+            pseudo_tokens = np.zeros((len(ids), 0, self.spec.token_dim), dtype=np.float32)
+        if len(ids) == 0:
+            return np.zeros((0, self.dim), dtype=np.float32)
+        return self._graph.run({"input_ids": ids, "pseudo_tokens": pseudo_tokens})
 
 
 class TextEncoder:
@@ -34,22 +72,19 @@ class TextEncoder:
 
     Raises:
         MissingPart: the model has no text tower or no tokenizer.
-        CorruptFile: a file differs from its record.
+        FormatError: a file is not what the manifest says (CorruptFile: it differs from its record).
     """
 
     def __init__(self, model: Model, *, threads: int | None = None) -> None:
-        spec, name = model.manifest.text, model.manifest.name
-        if spec is None:
-            raise MissingPart(f"{model.path}: model {name} has no text tower, so it cannot answer texts")
-        if spec.tokenizer is None:
+        self.spec = _text_spec(model)
+        if self.spec.tokenizer is None:
             raise MissingPart(
-                f"{model.path}: model {name} was exported without a tokenizer, so it cannot answer texts; "
-                "export it again with --tokenizer FILE"
+                f"{model.path}: model {model.manifest.name} was exported without a tokenizer, so it cannot answer "
+                "texts; export it again with --tokenizer FILE"
             )
-        self.spec = spec
         self.dim = model.manifest.space.dim
-        self.tokenizer = Tokenizer(model.file(spec.tokenizer), spec)
-        self._session = _open_session(model.file(spec.file), threads, inputs=("input_ids", "pseudo_tokens"))
+        self.tokenizer = Tokenizer(model.file(self.spec.tokenizer), self.spec)
+        self._graph = TextGraph(model, threads=threads)
 
     def encode(self, texts: Sequence[str]) -> Float32s:
         """Return unit embeddings, float32 (n, dim), one row per text.
@@ -69,17 +104,8 @@ class TextEncoder:
         return padded
 
     def encode_ids(self, ids: Int64s, pseudo_tokens: Float32s | None = None) -> Float32s:
-        """Return unit embeddings, float32 (n, dim), of padded ids.
-
-        Args:
-            ids: int64 (n, l); -1 marks the place of the next pseudo-token.
-            pseudo_tokens: float32 (n, p, token_dim), or None for p = 0.
-        """
-        if pseudo_tokens is None:
-            pseudo_tokens = np.zeros((len(ids), 0, self.spec.token_dim), dtype=np.float32)
-        if len(ids) == 0:
-            return np.zeros((0, self.dim), dtype=np.float32)
-        return _run(self._session, {"input_ids": ids, "pseudo_tokens": pseudo_tokens})
+        """Return unit embeddings, float32 (n, dim), of padded ids; see `TextGraph.encode_ids`."""
+        return self._graph.encode_ids(ids, pseudo_tokens)
 
 
 class ImageEncoder:
@@ -91,7 +117,7 @@ class ImageEncoder:
 
     Raises:
         MissingPart: the model has no image tower.
-        CorruptFile: a file differs from its record.
+        FormatError: the graph is none, or its shapes are not the manifest's (CorruptFile: it differs from its record).
     """
 
     def __init__(self, model: Model, *, threads: int | None = None) -> None:
@@ -102,7 +128,8 @@ class ImageEncoder:
             )
         self.spec = spec
         self.dim = model.manifest.space.dim
-        self._session = _open_session(model.file(spec.file), threads, inputs=("pixels",))
+        shapes = {"pixels": (None, spec.side, spec.side, 3)}
+        self._graph = _Graph(model.file(spec.file), threads, inputs=shapes, dim=self.dim)
 
     def encode(self, pictures: Sequence[Picture]) -> Float32s:
         """Return unit embeddings, float32 (n, dim), one row per picture (bytes, path or PIL image).
@@ -117,8 +144,12 @@ class ImageEncoder:
         return self.encode_pixels(np.stack([load_pixels(picture, self.spec) for picture in pictures]))
 
     def encode_pixels(self, pixels: Uint8s) -> Float32s:
-        """Return unit embeddings, float32 (n, dim), of preprocessed pixels, uint8 (n, side, side, 3) RGB."""
-        return _run(self._session, {"pixels": pixels})
+        """Return unit embeddings, float32 (n, dim), of preprocessed pixels, uint8 (n, side, side, 3) RGB.
+
+        Raises:
+            FormatError: the graph cannot be run on them.
+        """
+        return self._graph.run({"pixels": pixels})
 
 
 def default_threads() -> int:
@@ -127,14 +158,72 @@ def default_threads() -> int:
     return min(usable, _MAX_THREADS)
 
 
+def check_threads(threads: Any) -> None:
+    """Raise `BadQuery` unless `threads` is None or an integer from 1 on."""
+    if threads is not None and (not isinstance(threads, int) or isinstance(threads, bool) or threads < 1):
+        raise BadQuery(f"threads is {threads!r}, expected an integer from 1 on")
+
+
 def _check_several(values: Any, one: type | UnionType) -> None:
     if isinstance(values, one):  # a str is a sequence of str, and would be encoded letter by letter
         raise BadQuery(f"encode takes a list, found a single {type(values).__name__}")
 
 
-def _open_session(path: Path, threads: int | None, *, inputs: tuple[str, ...]) -> Any:
-    if threads is not None and threads < 1:
-        raise BadQuery(f"threads is {threads}, expected at least 1")
+def _text_spec(model: Model) -> TextSpec:
+    spec = model.manifest.text
+    if spec is None:
+        raise MissingPart(f"{model.path}: model {model.manifest.name} has no text tower, so it cannot answer texts")
+    return spec
+
+
+class _Graph:
+    """A tower's ONNX file in a session, whose declared names and shapes are those of the manifest.
+
+    Args:
+        path: the file, whose hash the caller has checked.
+        threads: threads inside one run.
+        inputs: the expected inputs with their shapes; None stands for a size that must be left open.
+        dim: width of the output `embedding`.
+    """
+
+    def __init__(self, path: Path, threads: int | None, *, inputs: Mapping[str, _Shape], dim: int) -> None:
+        self._path = path
+        self._dim = dim
+        self.session = _open_session(path, threads)
+        found = {value.name: tuple(value.shape) for value in self.session.get_inputs()}
+        outputs = {value.name: tuple(value.shape) for value in self.session.get_outputs()}
+        if set(found) != set(inputs) or "embedding" not in outputs:
+            names = f"{tuple(sorted(found))} to {list(outputs)}"
+            raise FormatError(f"{path} maps {names}, expected {tuple(sorted(inputs))} to an output 'embedding'")
+        for name, shape in inputs.items():
+            _check_shape(path, name, found[name], shape)
+        _check_shape(path, "embedding", outputs["embedding"], (None, dim))
+
+    def run(self, feeds: Mapping[str, NDArray[Any]]) -> Float32s:
+        """Return the embedding, float32 (n, dim), of n inputs."""
+        try:
+            embedding: Float32s = self.session.run(["embedding"], feeds)[0]
+        except Exception as error:  # onnxruntime's own exceptions share no public base
+            given = ", ".join(f"{name} {values.dtype} {values.shape}" for name, values in feeds.items())
+            raise FormatError(f"{self._path} fails on {given}: {_one_line(error)}") from error
+        expected = (len(next(iter(feeds.values()))), self._dim)
+        if embedding.shape != expected:
+            raise FormatError(f"{self._path} gives an embedding of {embedding.shape}, expected {expected}")
+        return embedding
+
+
+def _check_shape(path: Path, name: str, found: Sequence[int | str | None], expected: _Shape) -> None:
+    sizes = [size if isinstance(size, int) else None for size in found]
+    fits = [size is None or size == wanted for size, wanted in zip(sizes, expected, strict=False)]
+    if len(sizes) != len(expected) or not all(fits):
+        shapes = [
+            f"({', '.join('any' if size is None else str(size) for size in shape)})" for shape in (found, expected)
+        ]
+        raise FormatError(f"{path}: {name} has shape {shapes[0]}, expected {shapes[1]}")
+
+
+def _open_session(path: Path, threads: int | None) -> Any:
+    check_threads(threads)
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads if threads is not None else default_threads()
     options.inter_op_num_threads = 1
@@ -144,17 +233,11 @@ def _open_session(path: Path, threads: int | None, *, inputs: tuple[str, ...]) -
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     try:
-        session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own exceptions share no public base
-        reason = " ".join(str(error).split())[:300]
+        reason = _one_line(error)
         raise FormatError(f"{path} is no ONNX graph that onnxruntime {ort.__version__} can run: {reason}") from error
-    found = tuple(sorted(value.name for value in session.get_inputs()))
-    outputs = [value.name for value in session.get_outputs()]
-    if found != inputs or "embedding" not in outputs:
-        raise FormatError(f"{path} maps {found} to {outputs}, expected {inputs} to an output 'embedding'")
-    return session
 
 
-def _run(session: Any, feeds: dict[str, Any]) -> Float32s:
-    embedding: Float32s = session.run(["embedding"], feeds)[0]
-    return embedding
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 
 from pocketlens import bundle, gallery, model
 from pocketlens._types import Float32s
-from pocketlens.encoder import ImageEncoder, TextEncoder
+from pocketlens.encoder import ImageEncoder, TextEncoder, TextGraph
 from pocketlens.errors import CorruptFile, FormatError
 from pocketlens.files import check_file, read_arrays
 
@@ -73,8 +74,9 @@ def verify(path: Path) -> list[str]:
 
 def _verify_gallery(path: Path, sha256: str | None) -> list[str]:
     opened = gallery.Gallery.open(path, manifest_sha256=sha256)
-    counts, items = opened.manifest.counts, opened.items.count
-    opened.close()
+    with closing(opened):
+        rows = [item.row for item in opened.items.read_all()]
+    counts, items = opened.manifest.counts, len(rows)
     accounted = counts.indexed + counts.duplicates + sum(counts.skipped.values())
     for found, expected, what in (
         (accounted, counts.seen, "indexed + duplicates + skipped"),
@@ -83,6 +85,10 @@ def _verify_gallery(path: Path, sha256: str | None) -> list[str]:
     ):
         if found != expected:
             raise FormatError(f"{path / gallery.MANIFEST}: {what} is {found}, expected {expected}")
+    expected_rows = set(range(counts.indexed))
+    for wrong, what in ((set(rows) - expected_rows, "an item, but no code"), (expected_rows - set(rows), "no item")):
+        if wrong:
+            raise FormatError(f"{opened.items.path}: row {min(wrong)} has {what}; the index has {counts.indexed} rows")
     return [f"{path}: {len(opened.manifest.files)} files, {items} items on {counts.indexed} rows"]
 
 
@@ -92,29 +98,67 @@ def _verify_model(opened: model.Model) -> list[str]:
         check_file(opened.path / name, sha256=record.sha256, size_bytes=record.size_bytes)
     lines = [f"{opened.path}: {len(manifest.files)} files have their sizes and hashes"]
     if manifest.text is not None:
-        lines.append(_replay_text(opened))
+        lines.append(_replay_text(opened, manifest.text))
     if manifest.image is not None:
-        golden = read_arrays(opened.file(model.GOLDEN), ["pixels", "image_embedding", *_BOUNDS])
-        encoder = ImageEncoder(opened)
-        found = [encoder.encode_pixels(pixels[np.newaxis])[0] for pixels in golden["pixels"]]
-        lines.append(_compare(opened.path, "picture", np.stack(found), golden["image_embedding"], golden))
+        lines.append(_replay_image(opened, manifest.image))
     return lines
 
 
-def _replay_text(opened: model.Model) -> str:
-    if opened.manifest.text is not None and opened.manifest.text.tokenizer is None:
-        return f"{opened.path}: text tower not replayed: the model has no tokenizer"
+def _replay_image(opened: model.Model, spec: model.PictureSpec) -> str:
+    encoder = ImageEncoder(opened)
+    golden = _read_golden(opened, ["pixels", "image_embedding"])
+    pixels = golden["pixels"]
+    _check_array(opened, golden, "pixels", "uint8", (len(pixels), spec.side, spec.side, 3))
+    _check_array(opened, golden, "image_embedding", "float32", (len(pixels), encoder.dim))
+    found = np.stack([encoder.encode_pixels(picture[np.newaxis])[0] for picture in pixels])
+    return _compare(opened.path, "picture", found, golden["image_embedding"], golden)
+
+
+def _replay_text(opened: model.Model, spec: model.TextSpec) -> str:
+    names = ["text_ids", "text_embedding"]
+    golden = _read_golden(opened, names if spec.tokenizer is None else [*names, "text_utf8", "text_offsets"])
+    count = len(golden["text_ids"])
+    _check_array(opened, golden, "text_ids", "int64", (count, spec.context_length))
+    _check_array(opened, golden, "text_embedding", "float32", (count, opened.manifest.space.dim))
+    if spec.tokenizer is None:
+        graph = TextGraph(opened)
+        found = np.stack([graph.encode_ids(ids[np.newaxis])[0] for ids in golden["text_ids"]])
+        return _compare(opened.path, "text", found, golden["text_embedding"], golden) + "; there is no tokenizer"
     encoder = TextEncoder(opened)
-    names = ["text_utf8", "text_offsets", "text_ids", "text_embedding", *_BOUNDS]
-    golden = read_arrays(opened.file(model.GOLDEN), names)
-    blob, offsets = golden["text_utf8"].tobytes(), golden["text_offsets"]
-    texts = [blob[start:stop].decode() for start, stop in itertools.pairwise(offsets)]
+    texts = _golden_texts(opened, golden)
     for text, expected in zip(texts, golden["text_ids"], strict=True):
         ids = encoder.tokenizer.ids([text])[0]
-        if ids != expected[: len(ids)].tolist() or (expected[len(ids) :] != encoder.spec.pad_id).any():
+        if ids != expected[: len(ids)].tolist() or (expected[len(ids) :] != spec.pad_id).any():
             raise FormatError(f"{opened.path}: the tokenizer gives other ids than the reference for {text[:40]!r}")
     found = np.stack([encoder.encode([text])[0] for text in texts])  # one by one, as a device does
     return _compare(opened.path, "text", found, golden["text_embedding"], golden)
+
+
+def _golden_texts(opened: model.Model, golden: dict[str, Any]) -> list[str]:
+    offsets = golden["text_offsets"]
+    _check_array(opened, golden, "text_offsets", "int64", (len(golden["text_ids"]) + 1,))
+    _check_array(opened, golden, "text_utf8", "uint8", (int(offsets[-1]),))
+    try:
+        return [golden["text_utf8"][start:stop].tobytes().decode() for start, stop in itertools.pairwise(offsets)]
+    except UnicodeDecodeError as error:
+        raise FormatError(f"{opened.path / model.GOLDEN}: text_utf8 is not UTF-8: {error}") from error
+
+
+def _read_golden(opened: model.Model, names: list[str]) -> dict[str, Any]:
+    golden = read_arrays(opened.file(model.GOLDEN), [*names, *_BOUNDS])
+    for name in _BOUNDS:
+        _check_array(opened, golden, name, "float32", ())
+    for name in names:
+        if golden[name].shape[:1] in ((), (0,)):
+            raise FormatError(f"{opened.path / model.GOLDEN}: {name} is empty, expected at least one row")
+    return golden
+
+
+def _check_array(opened: model.Model, golden: dict[str, Any], name: str, dtype: str, shape: tuple[int, ...]) -> None:
+    array = golden[name]
+    if array.dtype != dtype or array.shape != shape:
+        found = f"{array.dtype} {array.shape}"
+        raise FormatError(f"{opened.path / model.GOLDEN}: {name} is {found}, expected {dtype} {shape}")
 
 
 def _compare(path: Path, what: str, found: Float32s, expected: Float32s, golden: dict[str, Any]) -> str:

@@ -205,7 +205,7 @@ def _change_golden(folder: Path, name: str, value: Any) -> None:
         ("text_ids", lambda a: np.where(a == 0, 8, a), "the tokenizer gives other ids than the reference for 'red'"),
         ("text_utf8", lambda a: a[::-1].copy(), "the tokenizer gives other ids than the reference"),
         ("pixels", None, "not an .npz file with the arrays pixels"),
-        ("text_embedding", None, "not an .npz file with the arrays text_utf8"),
+        ("text_embedding", None, "not an .npz file with the arrays text_ids"),
         ("max_abs", None, "not an .npz file with the arrays"),
     ],
 )

@@ -3,13 +3,14 @@ from __future__ import annotations
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 from PIL import Image
 
-from pocketlens.encoder import ImageEncoder, TextEncoder, default_threads
+from pocketlens.encoder import ImageEncoder, TextEncoder, TextGraph, default_threads
 from pocketlens.errors import BadImage, BadQuery, CorruptFile, FormatError, MissingPart
 from pocketlens.files import sha256_of
 from pocketlens.manifest import write_manifest
@@ -109,18 +110,18 @@ def test_one_unreadable_picture_is_named(colours: Path, pictures: Path) -> None:
 @pytest.mark.parametrize("threads", [1, 3, None])
 def test_sessions_are_those_of_a_small_device(colours: Path, threads: int | None) -> None:
     model = Model.open(colours)
-    for encoder in (TextEncoder(model, threads=threads), ImageEncoder(model, threads=threads)):
-        options = encoder._session.get_session_options()
+    for graph in (TextGraph(model, threads=threads)._graph, ImageEncoder(model, threads=threads)._graph):
+        options = graph.session.get_session_options()
         assert options.intra_op_num_threads == (threads or default_threads())
         assert not options.enable_cpu_mem_arena
         assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
-        assert encoder._session.get_providers() == ["CPUExecutionProvider"]
+        assert graph.session.get_providers() == ["CPUExecutionProvider"]
     assert 1 <= default_threads() <= 4
 
 
-@pytest.mark.parametrize("threads", [0, -1])
-def test_no_threads_are_a_bad_query(colours: Path, threads: int) -> None:
-    with pytest.raises(BadQuery, match=f"threads is {threads}, expected at least 1"):
+@pytest.mark.parametrize("threads", [0, -1, "2", 1.5, True])
+def test_a_number_of_threads_that_is_none_is_a_bad_query(colours: Path, threads: Any) -> None:
+    with pytest.raises(BadQuery, match=f"threads is {threads!r}, expected an integer from 1 on"):
         TextEncoder(Model.open(colours), threads=threads)
 
 
@@ -148,6 +149,71 @@ def test_a_graph_with_other_names_is_a_format_error(own: Path, renamed: str) -> 
     onnx.save(graph, str(own / "image.onnx"))
     with pytest.raises(FormatError, match=r"image\.onnx maps .* expected \('pixels',\) to an output 'embedding'"):
         ImageEncoder(rewrite(own, Model.open(own).manifest))
+
+
+def _reshape(path: Path, name: str, shape: list[str | int]) -> None:
+    """Declare another shape of a graph's input or output."""
+    graph = onnx.load(str(path))
+    for value in [*graph.graph.input, *graph.graph.output]:
+        if value.name == name:
+            kind = value.type.tensor_type.elem_type
+            value.CopyFrom(onnx.helper.make_tensor_value_info(name, kind, shape))
+    onnx.save(graph, str(path))
+
+
+@pytest.mark.parametrize(
+    ("value", "shape", "message"),
+    [
+        ("input_ids", ["n", 6], r"input_ids has shape \(n, 6\), expected \(any, any\)"),
+        ("input_ids", [2, "l"], r"input_ids has shape \(2, l\), expected \(any, any\)"),
+        ("input_ids", ["n", "l", "m"], r"input_ids has shape \(n, l, m\), expected \(any, any\)"),
+    ],
+)
+def test_a_graph_whose_shapes_contradict_the_manifest_is_a_format_error(
+    own: Path, value: str, shape: list[str | int], message: str
+) -> None:
+    _reshape(own / "text.onnx", value, shape)
+    with pytest.raises(FormatError, match=rf"text\.onnx: {message}"):
+        TextEncoder(rewrite(own, Model.open(own).manifest))
+
+
+def test_a_graph_of_fixed_length_fits_a_tower_that_is_not_trimmed(own: Path) -> None:
+    _reshape(own / "text.onnx", "input_ids", ["n", 6])
+    manifest = Model.open(own).manifest
+    assert manifest.text is not None
+    spec = replace(manifest.text, trim=False)
+    assert TextEncoder(rewrite(own, replace(manifest, text=spec))).encode(["red"]).shape == (1, 4)
+    longer = rewrite(own, replace(manifest, text=replace(spec, context_length=7)))
+    with pytest.raises(FormatError, match=r"input_ids has shape \(n, 6\), expected \(any, 7\)"):
+        TextEncoder(longer)
+
+
+def test_what_onnxruntime_refuses_is_a_format_error(colours: Path) -> None:
+    pixels = np.zeros((1, SIDE + 1, SIDE, 3), dtype=np.uint8)
+    with pytest.raises(FormatError, match=r"image\.onnx fails on pixels uint8 \(1, 9, 8, 3\): ") as caught:
+        ImageEncoder(Model.open(colours)).encode_pixels(pixels)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(FormatError, match=r"text\.onnx fails on input_ids int64 \(1, 1\), pseudo_tokens"):
+        TextEncoder(Model.open(colours)).encode_ids(np.array([[99]]))  # a token that the tower does not have
+
+
+def test_an_embedding_of_another_width_than_the_space_is_a_format_error(own: Path) -> None:
+    manifest = Model.open(own).manifest
+    wider = rewrite(own, replace(manifest, space=replace(manifest.space, dim=5)))
+    with pytest.raises(FormatError, match=r"image\.onnx: embedding has shape \(n, 4\), expected \(any, 5\)"):
+        ImageEncoder(wider)
+    encoder = ImageEncoder(rewrite(own, manifest))
+    encoder._graph._dim = 5  # as if the graph had declared no width
+    with pytest.raises(FormatError, match=r"image\.onnx gives an embedding of \(1, 4\), expected \(1, 5\)"):
+        encoder.encode_pixels(np.zeros((1, SIDE, SIDE, 3), dtype=np.uint8))
+
+
+def test_a_text_graph_alone_needs_no_tokenizer(own: Path) -> None:
+    manifest = Model.open(own).manifest
+    assert manifest.text is not None
+    graph = TextGraph(Model(own, replace(manifest, text=replace(manifest.text, tokenizer=None))))
+    ids = np.array([[2, 4, 3]])
+    np.testing.assert_array_equal(graph.encode_ids(ids), TextEncoder(Model.open(own)).encode_ids(ids))
 
 
 @pytest.mark.parametrize(
