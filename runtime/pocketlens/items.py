@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pocketlens.errors import FormatError
+from pocketlens.errors import BadQuery, FormatError
 
 _SCHEMA = """
 CREATE TABLE items (
@@ -25,7 +25,7 @@ CREATE TABLE items (
 ) WITHOUT ROWID;
 CREATE INDEX items_by_row ON items (row, id);
 """
-_COLUMNS = "id, row, uri, width, height, sha256, attributes"
+_COLUMNS = {"id": str, "row": int, "uri": str, "width": int, "height": int, "sha256": str, "attributes": str}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +53,17 @@ class Item:
 class Items:
     """Reads an items.sqlite whose hash the caller has checked. Safe to use from several threads.
 
+    Attributes:
+        path: the file.
+        count: how many items it holds.
+
     Raises:
-        FormatError: the file is not such a database.
+        FormatError: the file is not such a database, or an item in it cannot be read.
+        BadQuery: it has been closed.
     """
 
     def __init__(self, path: Path) -> None:
+        self.path = path
         self._lock = threading.Lock()
         uri = f"{path.absolute().as_uri()}?mode=ro&immutable=1"
         try:
@@ -68,14 +74,26 @@ class Items:
 
     def of_row(self, row: int) -> list[Item]:
         """Return the items that share a code row, by id."""
-        with self._lock:
-            found = self._connection.execute(f"SELECT {_COLUMNS} FROM items WHERE row = ? ORDER BY id", (row,))
-            return [_from_record(record) for record in found.fetchall()]
+        return self._read(f"SELECT {', '.join(_COLUMNS)} FROM items WHERE row = ? ORDER BY id", row)
+
+    def read_all(self) -> list[Item]:
+        """Return every item, by row and id."""
+        return self._read(f"SELECT {', '.join(_COLUMNS)} FROM items ORDER BY row, id")
 
     def close(self) -> None:
         """Close the database."""
         with self._lock:
             self._connection.close()
+
+    def _read(self, query: str, *values: int) -> list[Item]:
+        try:
+            with self._lock:
+                records = self._connection.execute(query, values).fetchall()
+        except sqlite3.ProgrammingError as error:
+            raise BadQuery(f"{self.path} cannot be asked: {error}") from error
+        except sqlite3.Error as error:
+            raise FormatError(f"{self.path}: the items cannot be read: {error}") from error
+        return [_from_record(record, self.path) for record in records]
 
 
 def write_items(path: Path, items: Iterable[Item]) -> None:
@@ -91,6 +109,15 @@ def _to_record(item: Item) -> tuple[Any, ...]:
     return (item.id, item.row, item.uri, item.width, item.height, item.sha256, attributes)
 
 
-def _from_record(record: Sequence[Any]) -> Item:
-    id, row, uri, width, height, sha256, attributes = record
-    return Item(id, row, uri, width, height, sha256, json.loads(attributes))
+def _from_record(record: Sequence[Any], path: Path) -> Item:
+    for (name, kind), value in zip(_COLUMNS.items(), record, strict=True):  # SQLite takes any type in any column
+        if not isinstance(value, kind):
+            raise FormatError(f"{path}: {name} is {value!r}, expected a value of type {kind.__name__}")
+    id, row, uri, width, height, sha256, text = record
+    try:
+        attributes = json.loads(text)
+    except (ValueError, RecursionError):
+        attributes = None
+    if not isinstance(attributes, dict):
+        raise FormatError(f"{path}: attributes are {text[:40]!r}, expected a JSON object")
+    return Item(id, row, uri, width, height, sha256, attributes)
