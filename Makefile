@@ -1,12 +1,15 @@
 # Every target makes the environment it needs. `make demo` installs the runtime alone; the others install everything.
 #
-# The full environment is large (torch), so its packages live once per machine, under a folder named by the hash of
-# constraints.txt, and each checkout has a thin .venv that looks there. POCKETLENS_CACHE moves that folder.
+# The full environment is large (torch), so its packages live once per machine, in a folder named by the hash of what is
+# asked for (constraints.txt and pyproject's dependencies), and each checkout has a thin .venv that looks there.
+# POCKETLENS_CACHE moves that folder.
 
 PYTHON ?= python3
 CACHE := $(or $(POCKETLENS_CACHE),$(HOME)/.cache/pocketlens)
-KEY := $(shell { cat constraints.txt; $(PYTHON) -VV; uname -sm; } | cksum | tr ' ' '-')
+ASKED := sed -n '/^dependencies/,/^\[project.scripts/p' pyproject.toml
+KEY := $(shell { cat constraints.txt; $(ASKED); $(PYTHON) -VV; uname -sm; } | cksum | tr ' ' '-')
 DEPS := $(CACHE)/env-$(KEY)
+READY := .venv/ready-$(KEY)
 BIN := .venv/bin
 
 define PRINT_REQUIREMENTS
@@ -17,35 +20,31 @@ print("\n".join(data["project"]["dependencies"] + extras + data["dependency-grou
 endef
 export PRINT_REQUIREMENTS
 
-.PHONY: setup demo test check bench soak lens-base clean
+.PHONY: setup demo test check bench lens-base clean
 .DEFAULT_GOAL := test
 
-setup: .venv/ready
+setup: $(READY)
 
 demo: .venv-runtime/ready
 	.venv-runtime/bin/python demo/run.py
 
-test: .venv/ready
+test: $(READY)
 	$(BIN)/python -m pytest
 
-# Tests that take minutes: the architectures that `make test` leaves out.
-soak: .venv/ready
-	$(BIN)/python -m pytest -m soak
-
-check: .venv/ready
+check: $(READY)
 	$(DEPS)/bin/ruff format --check .
 	$(DEPS)/bin/ruff check .
 	$(BIN)/python -m mypy
 	$(BIN)/python -m pocketlens_bench.tables --check
 
-bench: .venv/ready
+bench: $(READY)
 	$(BIN)/python -m pocketlens_bench
 
 # Builds the model that ships from packages alone: train, export, make small, verify. Under an hour on two cores.
 WORK ?= build/lens-base
 RECIPE := models/lens-base/recipe
 LENS_LICENCE := Apache-2.0 (weights: EfficientNet-Lite0 and all-MiniLM-L6-v2, both Apache-2.0; see README.md)
-lens-base: .venv/ready
+lens-base: $(READY)
 	mkdir -p $(WORK)
 	test -d $(WORK)/env || $(PYTHON) -m venv $(WORK)/env
 	$(WORK)/env/bin/python -m pip install --quiet -r $(RECIPE)/requirements.txt
@@ -59,17 +58,20 @@ lens-base: .venv/ready
 clean:
 	rm -rf .venv .venv-runtime dist demo/bundle demo/index.html
 
-# Third-party packages of every extra and of the dev group, at the versions of constraints.txt. Built under a temporary
-# name, so that an interrupted install is never taken for a finished one.
+# Third-party packages of every extra and of the dev group, at the versions of constraints.txt. Built beside its place and
+# moved there when whole, so that neither an interrupted install nor another checkout's is ever taken for a finished one.
+$(DEPS)/ready: NEW := $(DEPS).$(shell echo $$PPID)
 $(DEPS)/ready:
-	rm -rf $(DEPS) && mkdir -p $(CACHE)
-	$(PYTHON) -m venv $(DEPS)
-	$(DEPS)/bin/python -m pip install --quiet --upgrade pip -c constraints.txt
-	$(PYTHON) -c "$$PRINT_REQUIREMENTS" > $(DEPS)/requirements.txt
-	$(DEPS)/bin/python -m pip install --quiet -c constraints.txt -r $(DEPS)/requirements.txt
-	touch $@
+	mkdir -p $(CACHE)
+	$(PYTHON) -m venv $(NEW)
+	$(NEW)/bin/python -m pip install --quiet --upgrade pip -c constraints.txt
+	$(PYTHON) -c "$$PRINT_REQUIREMENTS" > $(NEW)/requirements.txt
+	$(NEW)/bin/python -m pip install --quiet -c constraints.txt -r $(NEW)/requirements.txt
+	touch $(NEW)/ready
+	$(PYTHON) -c "import os; os.rename('$(NEW)', '$(DEPS)')" 2> /dev/null || rm -rf $(NEW)
+	test -e $@
 
-.venv/ready: $(DEPS)/ready pyproject.toml
+$(READY): $(DEPS)/ready pyproject.toml
 	rm -rf .venv
 	$(PYTHON) -m venv --without-pip .venv
 	$(DEPS)/bin/python -c "import site; print(site.getsitepackages()[0])" \

@@ -118,7 +118,7 @@ def _contenders(options: Options, progress: Progress, rows: int) -> Sequence[Con
 
 def _save_vectors(bundle: Path, path: Path) -> Path:
     gallery = Gallery.open(bundle / "gallery")
-    np.save(path, gallery.vectors())
+    np.save(path, gallery.index.vectors())
     gallery.close()
     return path
 

@@ -19,7 +19,7 @@ from pocketlens.errors import BadQuery, FormatError
 
 MAX_K = 1_000
 CROSSOVER_ROWS = 400_000  # measured, benchmarks/results/crossover.json: below, graph and scan are within 20 % or so
-_RESCORED = 50  # rows re-scored for a short answer; 0.999 of the exact top 10 on CLIP-shaped vectors
+_RESCORED = 50  # rows re-scored for a short answer (recall: benchmarks/results/codes.json)
 _RESCORED_PER_HIT = 3
 
 
@@ -60,7 +60,7 @@ class Matches:
 
 
 def spec_for(rows: int) -> IndexSpec:
-    """Return how to index `rows` codes: without a graph below the crossover, where scanning is exact and fast."""
+    """Return how to index `rows` codes: without a graph below the crossover, where one gains next to nothing."""
     if rows < CROSSOVER_ROWS:
         return IndexSpec("exhaustive", rows, connectivity=2, expansion_add=1, expansion_search=0, recall=1.0)
     return IndexSpec("graph", rows, connectivity=32, expansion_add=256, expansion_search=512, recall=0.0)
@@ -83,7 +83,7 @@ class Index:
         self.spec = spec
         self._codes = codes
         self._rotation = rotation
-        self._originals = originals
+        self.originals = originals
         self._threads = threads
 
     @classmethod
@@ -139,25 +139,26 @@ class Index:
         queries = np.asarray(queries, dtype=np.float32)
         query_codes = to_codes(queries, self._rotation)
         units = to_units(queries)
-        wanted = k if self._originals is None else max(_RESCORED, _RESCORED_PER_HIT * k)
+        wanted = k if self.originals is None else max(_RESCORED, _RESCORED_PER_HIT * k)
         self._codes.expansion_search = expansion_search or self.spec.expansion_search or 1  # files do not store it
         rows = np.full((len(queries), k), -1, dtype=np.int64)
         scores = np.full((len(queries), k), -np.inf, dtype=np.float32)
         counts = np.zeros(len(queries), dtype=np.int64)
         for i, (code, unit) in enumerate(zip(query_codes, units, strict=True)):
             found, cosines = self._candidates(code, min(wanted, self.spec.rows))
-            if self._originals is not None:
-                cosines = self._originals[found].astype(np.float32) @ unit  # (candidates, dim) @ (dim,)
+            if self.originals is not None:
+                cosines = self.originals[found].astype(np.float32) @ unit  # (candidates, dim) @ (dim,)
             best = np.lexsort((found, -cosines))[:k]  # equal scores in row order
             counts[i] = len(best)
             rows[i, : len(best)], scores[i, : len(best)] = found[best], cosines[best]
         return Matches(rows, scores, counts)
 
-    def vectors(self) -> Float32s:
-        """Return the unit vectors of all rows, float32 (rows, dim): from the float16 originals, else from the codes."""
-        if self._originals is not None:
-            return self._originals.astype(np.float32)
-        codes = self._codes.get(np.arange(self.spec.rows, dtype=np.uint64))  # one array a row
+    def vectors(self, rows: Int64s | None = None) -> Float32s:
+        """Return unit vectors, float32 (n, dim), of the rows (by default all): the originals', else the codes'."""
+        rows = np.arange(self.spec.rows) if rows is None else rows
+        if self.originals is not None:
+            return self.originals[rows].astype(np.float32)
+        codes = self._codes.get(rows.astype(np.uint64))  # one array a row
         return from_codes(np.stack(codes), self._rotation)
 
     def _candidates(self, code: Int8s, count: int) -> tuple[Int64s, Float32s]:

@@ -1,8 +1,7 @@
 """Chooses the search width of a gallery's graph by measured recall on text-like queries.
 
-Text queries lie outside the pictures' distribution, and there the width, not int8, decides what is found: at USearch's
-default width a graph finds 67 % of the true top 10 among 100,000 pictures. So the build measures, and writes down, the
-least width that reaches the target.
+Text queries lie outside the pictures' distribution, and there the width, not int8, decides what is found (figures:
+benchmarks/results/crossover.json). So the build measures, and writes down, the least width that reaches the target.
 """
 
 from __future__ import annotations
@@ -11,13 +10,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from pocketlens._types import Float32s, Int64s
+from pocketlens._types import Float16s, Float32s, Int64s
 from pocketlens.index import Index, IndexSpec
 
 TARGET_RECALL = 0.98
 _WIDTHS = (64, 128, 256, 512, 1024, 2048, 4096)
 _K = 10
 _PROBES = 256
+_BLOCK_ROWS = 16_384
 _NOISE = 1.5  # length of the noise added to a unit vector; harder than pictures, easier than texts: crossover.json
 
 
@@ -41,14 +41,20 @@ def tune_graph(index: Index, vectors: Float32s, probes: Float32s | None) -> Inde
     return spec
 
 
-def exact_rows(vectors: Float32s, queries: Float32s, *, k: int) -> Int64s:
-    """Return the k rows of highest inner product by exhaustive float32 search, int64 (n, k), best first."""
-    best = np.empty((len(queries), min(k, len(vectors))), dtype=np.int64)
-    for i, query in enumerate(queries):
-        scores = vectors @ query  # (rows, dim) @ (dim,)
-        top = np.argpartition(-scores, best.shape[1] - 1)[: best.shape[1]]
-        best[i] = top[np.argsort(-scores[top], kind="stable")]
-    return best
+def exact_rows(vectors: Float32s | Float16s, queries: Float32s, *, k: int) -> Int64s:
+    """Return the k rows of highest inner product by exhaustive search in float32, int64 (n, k), best first.
+
+    Goes through `vectors`, (rows, dim), in blocks, so that a memory-mapped float16 gallery is never whole in memory.
+    """
+    rows = np.zeros((len(queries), 0), dtype=np.int64)
+    scores = np.zeros((len(queries), 0), dtype=np.float32)
+    for start in range(0, len(vectors), _BLOCK_ROWS):
+        block = queries @ vectors[start : start + _BLOCK_ROWS].astype(np.float32).T  # (n, dim) @ (dim, block)
+        scores = np.concatenate([scores, block], axis=1)
+        rows = np.concatenate([rows, np.broadcast_to(np.arange(start, start + block.shape[1]), block.shape)], axis=1)
+        best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+        rows, scores = np.take_along_axis(rows, best, axis=1), np.take_along_axis(scores, best, axis=1)
+    return rows
 
 
 def recall(found: Int64s, truth: Int64s) -> float:

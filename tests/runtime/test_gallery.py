@@ -40,7 +40,7 @@ def test_a_written_gallery_is_read_back(tmp_path: Path, vectors: np.ndarray, res
     gallery = Gallery.open(write(tmp_path / "g", vectors, rescore=rescore))
     assert gallery.manifest.rescore is rescore
     assert gallery.manifest.index.rows == gallery.items.count == 30
-    np.testing.assert_allclose(gallery.vectors(), vectors, atol=1e-3 if rescore else 2e-2)
+    np.testing.assert_allclose(gallery.index.vectors(), vectors, atol=1e-3 if rescore else 2e-2)
     assert gallery.index.search(vectors[:5], k=1).rows[:, 0].tolist() == [0, 1, 2, 3, 4]
     assert gallery.items.of_row(7) == [Item("7.png", 7, "7.png", 4, 3, "0" * 64, {"n": 7})]
     assert gallery.sample(4).shape == (4, DIM)
@@ -238,7 +238,7 @@ def test_more_pictures_than_a_batch_keep_their_order(colours: Path, tmp_path: Pa
     build(tmp_path / "p", tmp_path / "b", colours, on_progress=lambda done, total: seen.append((done, total)))
     gallery = Gallery.open(tmp_path / "b" / "gallery")
     expected = unit(np.array([[6 * i / 255, 1 - 6 * i / 255, 20 / 255, 0.2] for i in range(40)]))
-    np.testing.assert_allclose(gallery.vectors(), expected, atol=1e-3)
+    np.testing.assert_allclose(gallery.index.vectors(), expected, atol=1e-3)
     assert [gallery.items.of_row(i)[0].id for i in range(40)] == [f"{i:02}.png" for i in range(40)]
     assert seen == [(i, 40) for i in range(1, 41)]
 
