@@ -13,7 +13,7 @@ import numpy as np
 from pocketlens._types import Float32s
 from pocketlens.bundle import check_space, read_bundle
 from pocketlens.codes import to_units
-from pocketlens.encoder import ImageEncoder, TextEncoder
+from pocketlens.encoder import ImageEncoder, TextEncoder, check_threads
 from pocketlens.errors import BadQuery, MissingPart
 from pocketlens.gallery import Gallery
 from pocketlens.model import Model
@@ -56,6 +56,7 @@ class Lens:
         self._models = {"text": text, "image": image}
         self._threads = threads
         self._lock = threading.Lock()
+        self._closed = False
         self._text_encoder: TextEncoder | None = None
         self._image_encoder: ImageEncoder | None = None
 
@@ -68,9 +69,10 @@ class Lens:
             k: how many hits, 1 to 1,000; fewer come back only when the gallery has fewer items.
 
         Raises:
-            BadQuery: neither text nor image is given, or one has the wrong type, or k is out of range.
+            BadQuery: neither text nor image is given, or one has the wrong type, or k is out of range, or the lens is
+                closed.
             BadImage: the picture cannot be decoded.
-            MissingPart: the bundle lacks the tower that the query needs.
+            MissingPart: the bundle lacks the tower that the query needs, or its tokenizer.
         """
         return self.search_vector(self.encode(text=text, image=image), k=k)
 
@@ -91,6 +93,7 @@ class Lens:
 
     def search_vector(self, vector: Float32s, *, k: int = 10) -> list[Hit]:
         """Return the k pictures nearest to a query vector, float32 (dim,), in the gallery's space; see `search`."""
+        self._check_open()
         vector = np.asarray(vector, dtype=np.float32)
         if vector.ndim != 1:
             raise BadQuery(f"a query vector has shape {vector.shape}, expected ({self.gallery.manifest.space.dim},)")
@@ -109,9 +112,10 @@ class Lens:
         """Return the text encoder, opened on the first call.
 
         Raises:
-            MissingPart: the bundle has no text tower.
+            MissingPart: the bundle has no text tower, or no tokenizer for it.
         """
         with self._lock:
+            self._check_open()
             if self._text_encoder is None:
                 self._text_encoder = TextEncoder(self._model("text"), threads=self._threads)
             return self._text_encoder
@@ -123,18 +127,24 @@ class Lens:
             MissingPart: the bundle has no image tower.
         """
         with self._lock:
+            self._check_open()
             if self._image_encoder is None:
                 self._image_encoder = ImageEncoder(self._model("image"), threads=self._threads)
             return self._image_encoder
 
     def has_tower(self, tower: Literal["text", "image"]) -> bool:
-        """Return whether the bundle can encode texts, or pictures."""
-        return self._models[tower] is not None
+        """Return whether the bundle can encode texts (which takes a tokenizer too), or pictures."""
+        model = self._models[tower]
+        if model is None:
+            return False
+        return tower == "image" or (model.manifest.text is not None and model.manifest.text.tokenizer is not None)
 
     def close(self) -> None:
-        """Release the gallery and the encoders."""
+        """Release the gallery and the encoders; later queries raise `BadQuery`."""
+        with self._lock:
+            self._closed = True
+            self._text_encoder = self._image_encoder = None
         self.gallery.close()
-        self._text_encoder = self._image_encoder = None
 
     def __enter__(self) -> Lens:
         return self
@@ -143,6 +153,10 @@ class Lens:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise BadQuery("this lens is closed")
 
     def _model(self, tower: str) -> Model:
         model = self._models[tower]
@@ -156,18 +170,22 @@ def open_lens(path: str | Path, *, threads: int | None = None) -> Lens:
 
     Args:
         path: a bundle folder made by `pocketlens index` or `pocketlens pack`.
-        threads: threads of an encoder and of a search; by default the usable cores, at most 4.
+        threads: threads of an encoder and of a search; by default an encoder takes the usable cores, at most 4, and a
+            search 1.
 
     Raises:
+        BadQuery: `threads` is no integer from 1 on.
         FormatError: not a bundle of a known version, or part of it is missing.
         CorruptFile: a file differs from its record.
         EncoderMismatch: a tower is not of the gallery's space.
     """
+    check_threads(threads)
     folder = Path(path)
     manifest = read_bundle(folder)
     text = Model.open(folder / "text", manifest_sha256=manifest.text) if manifest.text else None
     image = Model.open(folder / "image", manifest_sha256=manifest.image) if manifest.image else None
     for model in filter(None, (text, image)):
         check_space(model, manifest.space)
-    gallery = Gallery.open(folder / "gallery", manifest_sha256=manifest.gallery, threads=threads or 1)
+    search_threads = 1 if threads is None else threads
+    gallery = Gallery.open(folder / "gallery", manifest_sha256=manifest.gallery, threads=search_threads)
     return Lens(gallery, text, image, threads=threads)

@@ -1,17 +1,24 @@
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import pocketlens
+from pocketlens.bench import measure
+from pocketlens.encoder import default_threads
+from pocketlens.inspect import verify
 from pocketlens.model import Space
 from pocketlens_export.gallery.build import pack_bundle
 from tests.colours import expected_picture, expected_text, write_colours
 from tests.conftest import COLOURS
+from tests.folders import edit_json
 
 
 @pytest.mark.parametrize("colour", COLOURS)
@@ -96,6 +103,60 @@ def test_a_bundle_without_a_tower_says_so(bundle: Path, colours: Path, tmp_path:
         assert lens.search(text="red", k=1)
         with pytest.raises(pocketlens.MissingPart, match="no image tower"):
             lens.search(image=Image.new("RGB", (9, 9)))
+
+
+def test_a_text_tower_without_a_tokenizer_says_why_texts_are_refused(
+    bundle: Path, colours: Path, pictures: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(colours, tmp_path / "m")
+    edit_json(tmp_path / "m" / "model.json", text__tokenizer=None)
+    model = pocketlens.Model.open(tmp_path / "m")
+    pack_bundle(tmp_path / "b", gallery=bundle / "gallery", text=model, image=model)
+    with pocketlens.open(tmp_path / "b") as lens:
+        assert (lens.has_tower("text"), lens.has_tower("image")) == (False, True)
+        assert lens.search(image=pictures / "red.png", k=1)
+        with pytest.raises(pocketlens.MissingPart, match=r"exported without a tokenizer.*--tokenizer FILE"):
+            lens.search(text="red")
+    latency_ms = measure(tmp_path / "b", runs=5)["latency_ms"]
+    assert "encode image" in latency_ms
+    assert "encode text" not in latency_ms
+    assert len(verify(tmp_path / "b")) == 6
+
+
+def test_a_closed_lens_refuses_queries(bundle: Path, pictures: Path) -> None:
+    lens = pocketlens.open(bundle)
+    vector = lens.encode(text="red")
+    lens.close()
+    lens.close()
+    queries: list[Callable[[], object]] = [
+        lambda: lens.search(text="red"),
+        lambda: lens.search(image=pictures / "red.png"),
+        lambda: lens.search_vector(vector),
+        lambda: lens.encode(text="red"),
+        lens.text_encoder,
+        lens.image_encoder,
+    ]
+    for query in queries:
+        with pytest.raises(pocketlens.BadQuery, match="this lens is closed"):
+            query()
+    with pytest.raises(
+        pocketlens.BadQuery, match=r"items\.sqlite cannot be asked: Cannot operate on a closed database"
+    ):
+        lens.gallery.items.of_row(0)
+
+
+@pytest.mark.parametrize("threads", [0, -1, "2", 1.5, True])
+def test_a_number_of_threads_that_is_none_is_a_bad_query(bundle: Path, threads: Any) -> None:
+    with pytest.raises(pocketlens.BadQuery, match=f"threads is {threads!r}, expected an integer from 1 on"):
+        pocketlens.open(bundle, threads=threads)
+
+
+@pytest.mark.parametrize(("threads", "of_encoder", "of_search"), [(None, default_threads(), 1), (3, 3, 3)])
+def test_threads_of_encoders_and_of_search(bundle: Path, threads: int | None, of_encoder: int, of_search: int) -> None:
+    with pocketlens.open(bundle, threads=threads) as lens:
+        assert lens.gallery.index._threads == of_search
+        options = lens.image_encoder()._graph.session.get_session_options()
+        assert options.intra_op_num_threads == of_encoder
 
 
 def test_a_model_of_another_space_is_refused_by_name(bundle: Path, tmp_path: Path) -> None:
