@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
+import signal
 import sys
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import click
@@ -14,6 +18,8 @@ from pocketlens import __version__
 from pocketlens.errors import MissingPart, PocketlensError
 
 _GROUP = "pocketlens.commands"
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_THREADS = "Threads; by default the cores, at most 4, to encode, and 1 to search."
 
 
 class _Commands(click.Group):
@@ -61,7 +67,7 @@ def cli() -> None:
 @click.argument("text", required=False)
 @click.option("--image", type=click.Path(path_type=Path), help="A picture to look for; with TEXT, their sum.")
 @click.option("-k", default=10, show_default=True, type=click.IntRange(1, 1_000), help="How many hits.")
-@click.option("--threads", type=click.IntRange(1, 64), help="Threads; by default the cores, at most 4.")
+@click.option("--threads", type=click.IntRange(1, 64), help=_THREADS)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: no times, no absolute paths.")
 def search(bundle: Path, text: str | None, image: Path | None, k: int, threads: int | None, as_json: bool) -> None:
     """Print the pictures of BUNDLE nearest to TEXT, to a picture, or to both."""
@@ -77,7 +83,7 @@ def search(bundle: Path, text: str | None, image: Path | None, k: int, threads: 
         return
     click.echo("rank  cosine      z  picture")
     for rank, hit in enumerate(hits, start=1):
-        click.echo(f"{rank:4}  {hit.cosine:6.3f}  {hit.z:5.2f}  {hit.id}")
+        click.echo(f"{rank:4}  {hit.cosine:6.3f}  {hit.z:5.2f}  {_shown(hit.id)}")
 
 
 @cli.command()
@@ -101,14 +107,14 @@ def verify(path: Path) -> None:
     from pocketlens.inspect import verify as verify_folder
 
     for line in verify_folder(path):
-        click.echo(line)
+        click.echo(_shown(line))
     click.echo("ok")
 
 
 @cli.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--runs", default=50, show_default=True, type=click.IntRange(5, 10_000), help="Runs of every stage.")
-@click.option("--threads", type=click.IntRange(1, 64), help="Threads; by default the cores, at most 4.")
+@click.option("--threads", type=click.IntRange(1, 64), help=_THREADS)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def bench(bundle: Path, runs: int, threads: int | None, as_json: bool) -> None:
     """Measure latency, cold start, memory and recall of BUNDLE on this device."""
@@ -122,16 +128,22 @@ def bench(bundle: Path, runs: int, threads: int | None, as_json: bool) -> None:
 
 
 def _print_json(value: Any) -> None:
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    click.echo(json.dumps(value, indent=2))  # ASCII: the same bytes on every terminal
 
 
 def _print_tree(value: dict[str, Any], indent: str = "") -> None:
     for key, item in value.items():
         if isinstance(item, dict) and item:
-            click.echo(f"{indent}{key}")
+            click.echo(f"{indent}{_shown(key)}")
             _print_tree(item, indent + "  ")
         else:
-            click.echo(f"{indent}{key:{max(1, 24 - len(indent))}} {'-' if item in (None, {}) else item}")
+            shown = "-" if item in (None, {}) else _shown(str(item))
+            click.echo(f"{indent}{_shown(key):{max(1, 24 - len(indent))}} {shown}")
+
+
+def _shown(text: str) -> str:
+    """Return a text from outside with its control characters escaped, so that it stays on its line."""
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def _show(error: click.ClickException) -> None:
@@ -144,8 +156,17 @@ def _show(error: click.ClickException) -> None:
     click.echo(f"pocketlens: {message}{hint}", err=True)
 
 
+def _terminate(number: int, frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_IGN)  # a second one would interrupt the removal of what was half written
+    sys.exit(128 + number)
+
+
 def main() -> None:
     """Run the command; an expected failure is one line on stderr and exit code 1, a wrong call exit code 2."""
+    signal.signal(signal.SIGTERM, _terminate)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a file name may hold what the terminal cannot show
+            stream.reconfigure(errors="backslashreplace")
     try:
         cli.main(prog_name="pocketlens", standalone_mode=False)
     except click.Abort:
@@ -155,5 +176,5 @@ def main() -> None:
         _show(error)
         sys.exit(error.exit_code)
     except (PocketlensError, OSError) as error:
-        click.echo(f"pocketlens: {error}", err=True)
+        click.echo(f"pocketlens: {_shown(str(error))}", err=True)
         sys.exit(1)

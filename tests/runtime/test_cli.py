@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import io
 import json
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,10 +40,13 @@ def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> R
     def run(*arguments: object) -> Result:
         monkeypatch.setattr(sys, "argv", ["pocketlens", *map(str, arguments)])
         code: Any = 0
+        before = signal.getsignal(signal.SIGTERM)
         try:
             cli.main()
         except SystemExit as stop:
             code = stop.code
+        finally:
+            signal.signal(signal.SIGTERM, before)
         return Result(code, *capfd.readouterr())
 
     return run
@@ -347,6 +354,53 @@ def test_the_installed_script_behaves_alike(bundle: Path, pictures: Path, tmp_pa
     assert failed(call("search", tmp_path / "none", "red"), f"{tmp_path}/none/bundle.json not found")
     assert failed(call("search", bundle), "give a TEXT", code=2)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_any_file_name_is_shown_on_any_terminal(colours: Path, tmp_path: Path) -> None:
+    name = "🦁 ж\n\x1b[31mred\x9b.png"
+    (tmp_path / "p").mkdir()
+    Image.new("RGB", (9, 9), (200, 0, 0)).save(tmp_path / "p" / name)
+    script = Path(sys.executable).with_name("pocketlens")
+
+    def call(encoding: str, *arguments: object) -> Result:
+        done = subprocess.run(
+            [script, *map(str, arguments)], capture_output=True, env=os.environ | {"PYTHONIOENCODING": encoding}
+        )
+        return Result(done.returncode, done.stdout.decode(encoding), done.stderr.decode(encoding))
+
+    assert call("latin-1", "index", tmp_path / "p", "--out", tmp_path / "b", "--model", colours).code == 0
+    query = ("search", tmp_path / "b", "red")
+    for encoding in ("latin-1", "cp1252", "utf-8"):
+        found = call(encoding, *query, "--json")
+        assert (found.code, found.err) == (0, "")
+        assert json.loads(found.out)["hits"][0]["id"] == name
+        table = call(encoding, *query)
+        assert (table.code, table.err) == (0, "")
+        assert len(table.out.splitlines()) == 2
+        assert table.out.endswith("\\n\\x1b[31mred\\x9b.png\n")
+    assert "🦁 ж" in call("utf-8", *query).out
+    assert r"\U0001f981 \u0436" in call("latin-1", *query).out
+    assert failed(call("latin-1", "info", tmp_path / name), f"{tmp_path}/\\U0001f981 \\u0436\\n\\x1b[31mred")
+
+
+def test_a_terminated_index_leaves_nothing_behind(colours: Path, tmp_path: Path) -> None:
+    (tmp_path / "p").mkdir()
+    (tmp_path / "out").mkdir()
+    picture = io.BytesIO()
+    Image.effect_noise((1600, 1200), 60).save(picture, "JPEG")
+    for i in range(300):  # other bytes after the end: no duplicates, which would be encoded once
+        (tmp_path / "p" / f"{i}.jpg").write_bytes(picture.getvalue() + bytes([i % 256, i // 256]))
+    script = Path(sys.executable).with_name("pocketlens")
+    command = [str(script), "index", str(tmp_path / "p"), "--out", str(tmp_path / "out" / "b"), "--model", str(colours)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        while running.poll() is None and not any((tmp_path / "out").iterdir()):
+            time.sleep(0.01)
+        assert running.poll() is None
+        assert [path.name.startswith(".b.") for path in (tmp_path / "out").iterdir()] == [True]
+        running.terminate()
+        out, err = running.communicate(timeout=60)
+    assert (running.returncode, out, err) == (143, "", "")
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_a_missing_extra_is_one_line_with_the_command_that_installs_it(bundle: Path) -> None:
