@@ -127,10 +127,10 @@ def _side(model_cfg: Mapping[str, Any], where: str) -> int:
 
     vision_cfg = model_cfg["vision_cfg"]
     size = vision_cfg.get("image_size", open_clip.CLIPVisionCfg.image_size)
-    sides = {size} if isinstance(size, int) else set(size)
-    if len(sides) != 1:
-        raise FormatError(f"{where}: image_size is {size}, expected a square")
-    return int(sides.pop())
+    sides = list(size) if isinstance(size, list | tuple) else [size]
+    if not sides or any(type(side) is not int or side < 1 or side != sides[0] for side in sides):
+        raise FormatError(f"{where}: image_size is {size!r}, expected a square of at least 1 pixel")
+    return int(sides[0])
 
 
 def _preprocessing(config: Mapping[str, Any], side: int, where: str) -> Preprocessing:

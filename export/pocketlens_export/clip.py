@@ -136,8 +136,8 @@ def _load(architecture: Architecture, path: Path) -> Any:
         with _quiet():
             found = open_clip.load_checkpoint(model, str(path), strict=False, weights_only=True)
     except Exception as error:  # unpicklers, safetensors and shape mismatches each raise their own
-        reason = " ".join(str(error).split())[:300]
-        raise FormatError(f"{path} is not a checkpoint of {architecture.name}: {reason}") from error
+        kind, reason = type(error).__name__, " ".join(str(error).split())[:300]
+        raise FormatError(f"{path} is not a checkpoint of {architecture.name}: {kind}: {reason}") from error
     missing, unexpected = list(found.missing_keys), list(found.unexpected_keys)
     if missing or unexpected:
         raise FormatError(

@@ -108,6 +108,10 @@ def put(value: Any, *keys: str) -> Callable[[dict[str, Any]], None]:
         (put([0.5, 0.5, 0], "preprocess_cfg", "std"), "expected positive numbers"),
         (put(224, "preprocess_cfg", "size"), "size is 224, but image_size is 32"),
         (put([32, 48], "model_cfg", "vision_cfg", "image_size"), "expected a square"),
+        *(
+            (put(size, "model_cfg", "vision_cfg", "image_size"), "image_size is .*, expected a square")
+            for size in ("a", "32", "", None, [], ["a", "a"], [[32], [32]], 32.5, 0, -32, True, {})
+        ),
     ],
 )
 def test_a_config_with_something_missing_or_wrong_is_refused(

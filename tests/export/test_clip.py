@@ -115,6 +115,12 @@ def test_a_checkpoint_that_runs_code_is_refused(configs: Path, tmp_path: Path, m
     assert not (tmp_path / "hostile").exists()
 
 
+def test_a_file_that_is_no_checkpoint_is_told_by_the_kind_of_error(configs: Path, tmp_path: Path) -> None:
+    (tmp_path / "junk.pt").write_bytes(b"junk" * 99)
+    with pytest.raises(FormatError, match=r"junk\.pt is not a checkpoint of tiny: [A-Z]\w*Error: "):
+        load_file(configs, tmp_path / "junk.pt")
+
+
 @pytest.mark.parametrize("name", ["x.npz", "x.pt", "x.safetensors"])
 def test_a_file_that_is_no_checkpoint_is_refused(configs: Path, tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"no checkpoint")
