@@ -8,6 +8,7 @@ import huggingface_hub
 import open_clip
 import pytest
 from huggingface_hub import constants
+from open_clip.pretrained import get_pretrained_cfg
 
 from pocketlens.errors import PocketlensError
 from pocketlens_export import hub
@@ -45,6 +46,23 @@ def test_without_a_network_one_line_names_the_local_alternative(monkeypatch: pyt
         "the weights of MobileCLIP2-S0, tag dfndr2b, must be downloaded and there is no network; "
         "give a local checkpoint instead: --model MobileCLIP2-S0 --pretrained FILE"
     )
+
+
+def test_the_weights_of_every_registered_tag_are_on_the_hub() -> None:
+    for name, tag in open_clip.list_pretrained():
+        config = get_pretrained_cfg(name, tag)
+        assert "/" in config["hf_hub"], (name, tag)
+        assert "file" not in config, (name, tag)
+
+
+def test_the_hub_is_asked_even_where_an_address_is_registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    def from_hub(model_id: str, filename: str, cache_dir: Any) -> str:
+        return f"/cache/{model_id}/{filename}"
+
+    monkeypatch.setattr(hub, "hub_reachable", lambda: True)
+    monkeypatch.setattr(open_clip.pretrained, "download_pretrained_from_hf", from_hub)
+    config = {"url": "https://elsewhere.example/w.pt", "hf_hub": "someone/some-model/w.pt"}
+    assert hub.checkpoint_of_tag("M", "t", config) == Path("/cache/someone/some-model/w.pt")
 
 
 def test_a_failed_download_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
