@@ -17,7 +17,6 @@ from pocketlens.inspect import verify
 from pocketlens.model import Model
 
 
-
 @pytest.mark.parametrize(
     ("name", "dim", "trim"),
     [

@@ -27,7 +27,9 @@ _FOLDER = click.Path(path_type=Path)
 )
 @click.option("--query-model", help="Encoder for the device; by default the gallery's own.")
 @click.option("--threads", type=click.IntRange(1, 64), help="Threads; by default the cores, at most 4.")
-@click.option("--rescore/--no-rescore", default=True, help="Keep float16 vectors beside the codes: nearly exact, but larger.")
+@click.option(
+    "--rescore/--no-rescore", default=True, help="Keep float16 vectors beside the codes: nearly exact, but larger."
+)
 @click.option("--replace", is_flag=True, help="Replace BUNDLE when it exists.")
 @click.option("--json", "as_json", is_flag=True, help="Print the counts as JSON.")
 def index(
