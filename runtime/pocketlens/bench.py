@@ -59,7 +59,7 @@ def measure(path: Path, *, runs: int = 50, threads: int | None = None) -> dict[s
     Args:
         path: a bundle with at least one tower.
         runs: runs of every stage after three warm-up rounds.
-        threads: threads of encoders and search; by default the usable cores, at most 4.
+        threads: of encoders, by default the usable cores, at most 4, and of search, by default one.
     """
     with open_lens(path, threads=threads) as lens:
         manifest = lens.gallery.manifest

@@ -83,7 +83,7 @@ def search(bundle: Path, text: str | None, image: Path | None, k: int, threads: 
         return
     click.echo("rank  cosine      z  picture")
     for rank, hit in enumerate(hits, start=1):
-        click.echo(f"{rank:4}  {hit.cosine:6.3f}  {hit.z:5.2f}  {_shown(hit.id)}")
+        click.echo(f"{rank:4}  {hit.cosine:6.3f}  {hit.z:5.2f}  {printable(hit.id)}")
 
 
 @cli.command()
@@ -107,7 +107,7 @@ def verify(path: Path) -> None:
     from pocketlens.inspect import verify as verify_folder
 
     for line in verify_folder(path):
-        click.echo(_shown(line))
+        click.echo(printable(line))
     click.echo("ok")
 
 
@@ -134,14 +134,14 @@ def _print_json(value: Any) -> None:
 def _print_tree(value: dict[str, Any], indent: str = "") -> None:
     for key, item in value.items():
         if isinstance(item, dict) and item:
-            click.echo(f"{indent}{_shown(key)}")
+            click.echo(f"{indent}{printable(key)}")
             _print_tree(item, indent + "  ")
         else:
-            shown = "-" if item in (None, {}) else _shown(str(item))
-            click.echo(f"{indent}{_shown(key):{max(1, 24 - len(indent))}} {shown}")
+            shown = "-" if item in (None, {}) else printable(str(item))
+            click.echo(f"{indent}{printable(key):{max(1, 24 - len(indent))}} {shown}")
 
 
-def _shown(text: str) -> str:
+def printable(text: str) -> str:
     """Return a text from outside with its control characters escaped, so that it stays on its line."""
     return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
@@ -176,5 +176,5 @@ def main() -> None:
         _show(error)
         sys.exit(error.exit_code)
     except (PocketlensError, OSError) as error:
-        click.echo(f"pocketlens: {_shown(str(error))}", err=True)
+        click.echo(f"pocketlens: {printable(str(error))}", err=True)
         sys.exit(1)

@@ -137,7 +137,7 @@ class Lens:
         model = self._models[tower]
         if model is None:
             return False
-        return tower == "image" or (model.manifest.text is not None and model.manifest.text.tokenizer is not None)
+        return tower == "image" or model.manifest.can_read
 
     def close(self) -> None:
         """Release the gallery and the encoders; later queries raise `BadQuery`."""

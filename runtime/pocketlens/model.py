@@ -115,6 +115,11 @@ class ModelManifest:
     made_with: dict[str, str]
     files: dict[str, FileRecord]
 
+    @property
+    def can_read(self) -> bool:
+        """Whether texts can be encoded: there is a text tower, and a tokenizer for it."""
+        return self.text is not None and self.text.tokenizer is not None
+
     def only(self, tower: Literal["text", "image"]) -> ModelManifest:
         """Return the manifest of a folder that holds this one tower; golden.npz keeps its record."""
         if tower == "text" and self.text is not None:

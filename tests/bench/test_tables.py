@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -109,4 +110,6 @@ def test_the_committed_results_make_tables() -> None:
     results = read_all(RESULTS)
     assert results
     assert readme_table(results).count("\n") > 2
-    assert not [path for path in ("/home/", "/root/", "/tmp/", "/work/") if path in str(results)]
+    assert not [
+        path for path in (Path(__file__).parents[2], Path.home(), tempfile.gettempdir()) if str(path) in str(results)
+    ]

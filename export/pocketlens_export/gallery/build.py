@@ -161,16 +161,16 @@ def _report(
 def _towers(query_model: Model, model: Model) -> list[tuple[Tower, Model]]:
     """Return where each tower comes from: the query model if it has it, but a text tower that can take texts first."""
     sources = (query_model, model)
-    texts = [(source, source.manifest.text) for source in sources if source.manifest.text is not None]
-    texts.sort(key=lambda found: found[1].tokenizer is None)
+    texts = [source for source in sources if source.manifest.text is not None]
+    texts.sort(key=lambda source: not source.manifest.can_read)
     images = [source for source in sources if source.manifest.image is not None]
-    towers: list[tuple[Tower, Model]] = [("text", source) for source, _ in texts[:1]]
+    towers: list[tuple[Tower, Model]] = [("text", source) for source in texts[:1]]
     return [*towers, *(("image", source) for source in images[:1])]
 
 
 def _probes(query_model: Model, model: Model) -> Float32s | None:
     """Return encoded everyday texts to tune a graph's width on, float32 (144, dim); None when none can be encoded."""
     for tower, source in _towers(query_model, model):
-        if tower == "text" and source.manifest.text is not None and source.manifest.text.tokenizer is not None:
+        if tower == "text" and source.manifest.can_read:
             return TextEncoder(source).encode([f"a photo of a {a} {b}" for a, b in product(_SUBJECTS, _SETTINGS)])
     return None

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pocketlens.cli import printable
+
 if TYPE_CHECKING:
     from pocketlens_export.gallery.scan import Skipped
 
@@ -60,6 +62,8 @@ def index(
             on_progress=on_progress,
         )
     _warn(skipped)
+    if not any(source.manifest.can_read for source in (query, gallery_model)):
+        click.echo(f"{out} will refuse texts: its model has no text tower, or no tokenizer for it", err=True)
     if as_json:
         click.echo(json.dumps(dataclasses.asdict(counts), indent=2))
         return
@@ -104,6 +108,6 @@ def _progress(label: str) -> Iterator[Callable[[int, int], None]]:
 def _warn(skipped: Sequence[Skipped]) -> None:
     told = [entry for entry in skipped if entry.reason != "not a picture"]
     for entry in told[:_SHOWN]:
-        click.echo(f"skipped {entry.id}: {entry.reason}: {entry.detail}", err=True)
+        click.echo(printable(f"skipped {entry.id}: {entry.reason}: {entry.detail}"), err=True)
     if len(told) > _SHOWN:
         click.echo(f"… and {len(told) - _SHOWN} more skipped", err=True)
