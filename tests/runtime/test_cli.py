@@ -299,6 +299,18 @@ def test_a_failing_index_is_one_line_and_leaves_nothing(
     assert [path.name for path in tmp_path.iterdir()] == ["empty"]
 
 
+def test_index_says_when_the_bundle_will_refuse_texts(run: Run, pictures: Path, colours: Path, tmp_path: Path) -> None:
+    shutil.copytree(colours, tmp_path / "m")
+    edit_json(tmp_path / "m" / "model.json", text__tokenizer=None)
+    result = run("index", pictures, "--out", tmp_path / "b", "--model", tmp_path / "m")
+    assert result.code == 0
+    assert f"{tmp_path}/b will refuse texts" in result.err
+    assert "will refuse" not in run("index", pictures, "--out", tmp_path / "c", "--model", colours).err
+    assert failed(
+        run("search", tmp_path / "b", "red"), f"{tmp_path}/b/text: model colours was exported without a tokenizer"
+    )
+
+
 def test_replace_never_removes_a_folder_of_something_else(
     run: Run, pictures: Path, colours: Path, tmp_path: Path
 ) -> None:
