@@ -59,7 +59,8 @@ def test_the_wheel_holds_the_four_packages_whole_and_nothing_else(names: set[str
 
 def test_the_wheel_holds_the_model_that_ships(names: set[str]) -> None:
     shipped = {name.removeprefix("pocketlens/models/") for name in names if name.startswith("pocketlens/models/")}
-    assert shipped == {f"lens-base/{name}" for name in tracked(ROOT / "models" / "lens-base" / "model")}
+    files = tracked(ROOT / "models" / "lens-base" / "model")
+    assert shipped == {"lens-base/README.md", *(f"lens-base/{name}" for name in files)}  # the card travels with it
     assert {f"lens-base/{name}" for name in ("model.json", "text.onnx", "image.onnx", "tokenizer.json")} <= shipped
 
 
