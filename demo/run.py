@@ -29,8 +29,14 @@ class Answer:
 
     text: str | None
     image: str | None
+    expected: list[str]
     hits: list[pocketlens.Hit]
     latency_ms: float
+
+    @property
+    def found(self) -> bool:
+        """Whether an expected picture is among the hits."""
+        return any(hit.id in self.expected for hit in self.hits)
 
     @property
     def title(self) -> str:
@@ -45,23 +51,22 @@ def main() -> None:
     queries = json.loads((DEMO / "queries.json").read_text())
     with pocketlens.open(BUNDLE) as lens:
         ask(lens, queries[0])  # opens the encoders, so that the times below are those of a running app
-        ask(lens, {"image": lens.search(text="a dog", k=1)[0].id})
+        ask(lens, {"image": lens.search(text="a dog", k=1)[0].id, "expected": []})
         answers = [ask(lens, query) for query in queries]
     click.echo(table(answers))
-    found = sum(any(hit.id in query["expected"] for hit in a.hits) for a, query in zip(answers, queries, strict=True))
-    click.echo(f"\nAn expected picture was among the first {SHOWN} for {found} of {len(queries)} queries.")
+    click.echo(f"\n{verdict(answers)}")
     SHEET.write_text(contact_sheet(answers), encoding="utf-8")
     click.echo(f"Open {_shown(SHEET)} to see the pictures. Ask your own:")
     click.echo(f'$ .venv-runtime/bin/pocketlens search {_shown(BUNDLE)} "a boat on the water"')
 
 
 def ask(lens: pocketlens.Lens, query: Mapping[str, Any]) -> Answer:
-    """Return the answer to a query with the keys text, image (a path below the pictures) or both."""
+    """Return the answer to a query: text, image (a path below the pictures) or both, and what is expected."""
     text, image = query.get("text"), query.get("image")
     start = time.perf_counter()
     hits = lens.search(text=text, image=PICTURES / image if image else None, k=SHOWN + 1)
     hits = [hit for hit in hits if hit.id != image][:SHOWN]  # the picture itself is no answer
-    return Answer(text, image, hits, (time.perf_counter() - start) * 1e3)
+    return Answer(text, image, query["expected"], hits, (time.perf_counter() - start) * 1e3)
 
 
 def table(answers: list[Answer]) -> str:
@@ -74,9 +79,15 @@ def table(answers: list[Answer]) -> str:
     return "\n".join(lines)
 
 
+def verdict(answers: list[Answer]) -> str:
+    """Return in how many queries an expected picture was found."""
+    found = sum(answer.found for answer in answers)
+    return f"An expected picture was among the first {SHOWN} for {found} of {len(answers)} queries."
+
+
 def contact_sheet(answers: list[Answer]) -> str:
     """Return a page that opens from disk: a row of pictures per query."""
-    return _PAGE.format(rows="\n".join(_row(answer) for answer in answers))
+    return _PAGE.format(verdict=verdict(answers), rows="\n".join(_row(answer) for answer in answers))
 
 
 def _row(answer: Answer) -> str:
@@ -84,11 +95,13 @@ def _row(answer: Answer) -> str:
         f'<figure class="asked">{_image(answer.image)}<figcaption>asked</figcaption></figure>' if answer.image else ""
     )
     hits = "".join(
-        f"<figure>{_image(hit.uri)}<figcaption>{html.escape(hit.id)}<br>cosine {hit.cosine:.3f}, z {hit.z:.1f}"
+        f'<figure class="{"expected" if hit.id in answer.expected else "hit"}">{_image(hit.uri)}<figcaption>'
+        f"{html.escape(hit.id)}<br>cosine {hit.cosine:.3f}, z {hit.z:.1f}"
         "</figcaption></figure>"
         for hit in answer.hits
     )
-    title = f"{html.escape(answer.title)} <small>{answer.latency_ms:.1f} ms</small>"
+    missed = "" if answer.found else ", none of them expected"
+    title = f"{html.escape(answer.title)} <small>{answer.latency_ms:.1f} ms{missed}</small>"
     return f'<section><h2>{title}</h2><div class="row">{asked}{hits}</div></section>'
 
 
@@ -106,18 +119,19 @@ _PAGE = """<!doctype html>
 <meta name="viewport" content="width=device-width">
 <title>pocketlens demo</title>
 <style>
-  body {{ font: 15px/1.4 system-ui, sans-serif; margin: 2rem auto; max-width: 1200px; padding: 0 1rem; color: #222; }}
+  body {{ font: 15px/1.4 system-ui, sans-serif; margin: 2rem auto; max-width: 1240px; padding: 0 1rem; color: #222; }}
   h2 {{ font-size: 1.05rem; margin: 1.6rem 0 .4rem; }}
   small {{ color: #888; font-weight: normal; }}
   .row {{ display: flex; flex-wrap: wrap; gap: .8rem; }}
   figure {{ margin: 0; width: 160px; }}
   .asked {{ border-right: 3px solid #36c; padding-right: .8rem; }}
   img {{ width: 160px; height: 160px; object-fit: contain; background: #f4f4f4; border-radius: 6px; }}
+  .expected img {{ outline: 3px solid #2a2; }}
   figcaption {{ font-size: .75rem; color: #555; overflow-wrap: anywhere; }}
 </style>
 <h1>pocketlens demo</h1>
 <p>Every query ran on this machine, offline. Best hit first; cosine is the similarity, z the standard deviations
-above the query's mean over the gallery.</p>
+above the query's mean over the gallery; a green frame marks a picture that was expected. {verdict}</p>
 {rows}
 </html>
 """

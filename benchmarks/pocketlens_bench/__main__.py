@@ -23,8 +23,10 @@ _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 def main(names: tuple[str, ...], work: Path | None, float_model: Path | None, quick: bool) -> None:
     """Measure, and write benchmarks/results/NAME.json. Run it on a quiet machine; all scripts take about 30 minutes."""
     os.environ["OPENBLAS_NUM_THREADS"] = "1"  # NumPy's own; read when NumPy is first imported, which is just below
-    from pocketlens_bench.measure import Options, write_report
+    from pocketlens_bench.measure import RESULTS, Options, write_report
 
+    if not (RESULTS.parents[1] / "demo").is_dir():
+        raise click.ClickException("run this in a checkout of pocketlens: it measures on the sample gallery there")
     options = Options(work=work, float_model=float_model, quick=quick)
     for name in names or SCRIPTS:
         start = time.perf_counter()

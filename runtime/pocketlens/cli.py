@@ -62,7 +62,7 @@ def cli() -> None:
     """
 
 
-@cli.command()
+@cli.command(short_help="Find pictures by text, picture or both.")
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.argument("text", required=False)
 @click.option("--image", type=click.Path(path_type=Path), help="A picture to look for; with TEXT, their sum.")
@@ -70,7 +70,11 @@ def cli() -> None:
 @click.option("--threads", type=click.IntRange(1, 64), help=_THREADS)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: no times, no absolute paths.")
 def search(bundle: Path, text: str | None, image: Path | None, k: int, threads: int | None, as_json: bool) -> None:
-    """Print the pictures of BUNDLE nearest to TEXT, to a picture, or to both."""
+    """Print the pictures of BUNDLE nearest to TEXT, to a picture, or to both.
+
+    Paths are relative to the folder that was indexed. The cosine is the similarity, -1 to 1; z tells by how many
+    standard deviations a picture stands out from the gallery for this query.
+    """
     from pocketlens.lens import open_lens
 
     if text is None and image is None:
@@ -86,7 +90,7 @@ def search(bundle: Path, text: str | None, image: Path | None, k: int, threads: 
         click.echo(f"{rank:4}  {hit.cosine:6.3f}  {hit.z:5.2f}  {printable(hit.id)}")
 
 
-@cli.command()
+@cli.command(short_help="Print what a folder says of itself.")
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def info(path: Path, as_json: bool) -> None:
@@ -100,7 +104,7 @@ def info(path: Path, as_json: bool) -> None:
         _print_tree(described)
 
 
-@cli.command()
+@cli.command(short_help="Check every file of a folder.")
 @click.argument("path", type=click.Path(path_type=Path))
 def verify(path: Path) -> None:
     """Hash every file of a folder again and replay its golden values; exit with 1 when anything is off."""
@@ -111,7 +115,7 @@ def verify(path: Path) -> None:
     click.echo("ok")
 
 
-@cli.command()
+@cli.command(short_help="Measure a bundle on this device.")
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--runs", default=50, show_default=True, type=click.IntRange(5, 10_000), help="Runs of every stage.")
 @click.option("--threads", type=click.IntRange(1, 64), help=_THREADS)

@@ -100,8 +100,11 @@ def new_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
     """
     _refuse_to_replace(path, replace)
     made = [parent for parent in path.parents if not parent.exists()]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    except OSError as error:
+        raise FormatError(f"{path} cannot be written: {error.strerror}") from error
     try:
         yield temporary
         temporary.chmod(0o777 & ~_umask())
@@ -122,7 +125,7 @@ def _refuse_to_replace(path: Path, replace: bool) -> None:
     if not path.exists():
         return
     if not replace:
-        raise FormatError(f"{path} exists already; remove it or choose another name")
+        raise FormatError(f"{path} exists already; replace it (--replace) or choose another name")
     if not path.is_dir():
         raise FormatError(f"{path} is a file, and is not replaced by a folder; choose another name")
     strange = [file for file in path.rglob("*") if not file.is_dir() and not _is_ours(file)]

@@ -150,7 +150,10 @@ class Index:
                 cosines = self.originals[found].astype(np.float32) @ unit  # (candidates, dim) @ (dim,)
             best = np.lexsort((found, -cosines))[:k]  # equal scores in row order
             counts[i] = len(best)
-            rows[i, : len(best)], scores[i, : len(best)] = found[best], cosines[best]
+            rows[i, : len(best)] = found[best]
+            scores[i, : len(best)] = np.clip(
+                cosines[best], -1, 1
+            )  # float16 rows are a little longer than 1, or shorter
         return Matches(rows, scores, counts)
 
     def vectors(self, rows: Int64s | None = None) -> Float32s:

@@ -79,6 +79,8 @@ class Lens:
     def encode(self, *, text: str | None = None, image: Picture | None = None) -> Float32s:
         """Return a query's unit vector, float32 (dim,): of the sum of unit vectors when text and picture are given."""
         parts = []
+        if isinstance(text, str) and not text.strip():
+            raise BadQuery("the text is empty; leave it out to search by picture alone")
         if text is not None:
             parts.append(self.text_encoder().encode([text])[0])
         if image is not None:

@@ -38,6 +38,8 @@ def read_manifest(path: Path, kind: type[T], *, format: str, version: int) -> T:
         data = json.loads(path.read_bytes(), object_pairs_hook=_object)
         json.dumps(data, ensure_ascii=False, allow_nan=False).encode()  # refuses NaN, infinity and lone surrogates
     except (FileNotFoundError, NotADirectoryError):
+        if not path.parent.exists():
+            raise FormatError(f"{path.parent} does not exist; expected a {format} folder") from None
         raise FormatError(f"{path} not found; expected a {format} folder with this file") from None
     except (ValueError, RecursionError) as error:
         raise FormatError(f"{path} is not valid JSON: {error}") from error

@@ -145,7 +145,7 @@ class Model:
         self._checked: set[str] = set()
 
     @classmethod
-    def open(cls, path: Path, *, manifest_sha256: str | None = None) -> Model:
+    def open(cls, path: str | Path, *, manifest_sha256: str | None = None) -> Model:
         """Open a folder and parse its manifest.
 
         Args:
@@ -156,6 +156,7 @@ class Model:
             FormatError: not a model folder of a known version, or a field is wrong.
             CorruptFile: model.json is not the one the bundle recorded.
         """
+        path = Path(path)
         manifest_path = path / MANIFEST
         if manifest_sha256 is not None and manifest_path.is_file():
             found = sha256_of(manifest_path)

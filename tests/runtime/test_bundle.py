@@ -134,7 +134,12 @@ def test_whitespace_that_json_ignores_is_a_change_too(own: Path) -> None:
         read_bundle(own)
 
 
-@pytest.mark.parametrize("name", ["nothing", "empty", "file", "gallery", "text"])
+def test_a_folder_that_is_not_there_is_named(own: Path) -> None:
+    with pytest.raises(FormatError, match="nothing does not exist; expected a pocketlens-bundle folder"):
+        pocketlens.open(own / "nothing")
+
+
+@pytest.mark.parametrize("name", ["empty", "file", "gallery", "text"])
 def test_what_is_no_bundle_is_refused_by_the_missing_file(own: Path, name: str) -> None:
     (own / "empty").mkdir()
     (own / "file").write_bytes(b"")

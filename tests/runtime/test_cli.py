@@ -266,16 +266,17 @@ def test_index_counts_and_names_what_it_skipped(run: Run, pictures: Path, colour
     assert [path.name for path in tmp_path.iterdir()] == ["b"]
 
 
-def test_at_most_ten_skipped_files_are_named(run: Run, colours: Path, tmp_path: Path) -> None:
+def test_five_skipped_files_of_each_kind_are_named(run: Run, colours: Path, tmp_path: Path) -> None:
     (tmp_path / "p").mkdir()
-    for i in range(13):
-        (tmp_path / "p" / f"{i:02}.jpg").write_bytes(b"broken")
+    for i in range(7):
+        (tmp_path / "p" / f"{i}.jpg").write_bytes(b"broken")
+        (tmp_path / "p" / f"{i}.heic").write_bytes(b"a format that is not read")
     Image.new("RGB", (9, 9)).save(tmp_path / "p" / "good.png")
     result = run("index", tmp_path / "p", "--out", tmp_path / "b", "--model", colours)
-    told = [line for line in result.err.splitlines() if "skipped" in line]
-    assert [line.split(":")[0] for line in told[:10]] == [f"skipped {i:02}.jpg" for i in range(10)]
-    assert told[10:] == ["… and 3 more skipped"]
-    assert "1 pictures indexed, 0 duplicates, 13 unreadable; 14 files seen" in result.out
+    told = [line.split(":")[0] for line in result.err.splitlines()]
+    unreadable, unsupported = ([f"skipped {i}.{suffix}" for i in range(5)] for suffix in ("jpg", "heic"))
+    assert told == [*unreadable, "… and 2 more", *unsupported, "… and 2 more"]
+    assert "1 pictures indexed, 0 duplicates, 7 unreadable, 7 unsupported format; 15 files seen" in result.out
 
 
 def test_a_failing_index_is_one_line_and_leaves_nothing(
@@ -323,10 +324,10 @@ def test_replace_never_removes_a_folder_of_something_else(
 
 def test_pack_puts_parts_together(run: Run, bundle: Path, colours: Path, tmp_path: Path) -> None:
     parts = ["--gallery", bundle / "gallery", "--out", tmp_path / "b"]
-    assert failed(run("pack", *parts), "a bundle needs a text tower, an image tower or both; give --text, --image or")
+    assert failed(run("pack", *parts), "give --text MODEL, --image MODEL, or both", code=2)
     assert failed(run("pack", *parts, "--text", "nonsense"), "nonsense: neither a model folder nor a model that ships")
     assert list(tmp_path.iterdir()) == []
-    assert run("pack", *parts, "--text", colours) == (0, f"{tmp_path}/b: packed\n", "")
+    assert run("pack", *parts, "--text", colours) == (0, f"{tmp_path}/b: a bundle of {bundle}/gallery\n", "")
     assert failed(run("pack", *parts, "--text", colours), f"{tmp_path}/b exists already")
     assert run("pack", *parts, "--image", colours, "--replace").code == 0
     assert failed(
@@ -363,7 +364,7 @@ def test_the_installed_script_behaves_alike(bundle: Path, pictures: Path, tmp_pa
     query = ("search", bundle, "red", "--image", pictures / "red.png", "--json")
     assert call(*query) == call(*query)
     assert call(*query).code == 0
-    assert failed(call("search", tmp_path / "none", "red"), f"{tmp_path}/none/bundle.json not found")
+    assert failed(call("search", tmp_path / "none", "red"), f"{tmp_path}/none does not exist; expected a")
     assert failed(call("search", bundle), "give a TEXT", code=2)
     assert list(tmp_path.iterdir()) == []
 

@@ -184,6 +184,15 @@ def test_a_folder_that_came_to_exist_meanwhile_is_left_alone(tmp_path: Path) -> 
     assert names(out) == ["user.txt"]
 
 
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with (
+        pytest.raises(FormatError, match="file/out cannot be written: File exists"),
+        new_folder(tmp_path / "file" / "out"),
+    ):
+        pytest.fail("the block ran")
+
+
 def test_a_failure_removes_the_parents_that_were_made_for_it(tmp_path: Path) -> None:
     with pytest.raises(ValueError), new_folder(tmp_path / "a" / "b" / "out"):
         raise ValueError

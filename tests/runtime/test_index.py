@@ -47,6 +47,14 @@ def test_rescored_answers_are_those_of_exact_search(vectors: np.ndarray, queries
     assert matches.counts.tolist() == [10] * 20
 
 
+def test_no_cosine_leaves_its_range(vectors: np.ndarray) -> None:
+    scores = (
+        build(vectors).search(vectors, k=1).scores
+    )  # each finds itself, whose float16 copy is not quite of length 1
+    assert scores.max() <= 1
+    assert scores.min() > 0.999
+
+
 def test_without_originals_scores_are_the_cosines_of_the_codes(vectors: np.ndarray, queries: np.ndarray) -> None:
     matches = build(vectors, rescore=False).search(queries, k=10)
     scores = from_codes(to_codes(queries, ROTATION), ROTATION) @ from_codes(to_codes(vectors, ROTATION), ROTATION).T

@@ -77,6 +77,8 @@ def test_fewer_items_than_k_give_all_items_once(bundle: Path) -> None:
     ("query", "message"),
     [
         ({}, "found neither"),
+        ({"text": ""}, "the text is empty"),
+        ({"text": " \n"}, "the text is empty"),
         ({"text": 3}, "must be a str, found int"),
         ({"image": 3}, "bytes, a path or a PIL image, found int"),
         ({"text": "red", "k": 0}, "k is 0, expected an integer from 1 to 1000"),

@@ -17,11 +17,11 @@ from pocketlens.cli import printable
 if TYPE_CHECKING:
     from pocketlens_export.gallery.scan import Skipped
 
-_SHOWN = 10
+_SHOWN = 5
 _FOLDER = click.Path(path_type=Path)
 
 
-@click.command()
+@click.command(short_help="Make a bundle of a folder of pictures.")
 @click.argument("pictures", type=_FOLDER)
 @click.option("--out", required=True, type=_FOLDER, help="The bundle folder to write.")
 @click.option(
@@ -44,7 +44,11 @@ def index(
     replace: bool,
     as_json: bool,
 ) -> None:
-    """Encode every picture below the folder PICTURES and write a bundle that can be searched."""
+    """Encode every picture below the folder PICTURES and write a bundle that can be searched.
+
+    Pictures are known by their suffix: JPEG, PNG, WebP, GIF, BMP and TIFF, up to 100 megapixels. Hidden files are
+    passed over, links to folders are not followed, and whatever cannot be read is counted and named.
+    """
     from pocketlens.model import Model, find_model
     from pocketlens_export.gallery.build import build_bundle
 
@@ -73,7 +77,7 @@ def index(
     )
 
 
-@click.command()
+@click.command(short_help="Put a bundle together from parts.")
 @click.option("--gallery", required=True, type=_FOLDER, help="A gallery folder, or the gallery/ of a bundle.")
 @click.option("--text", "text_model", help="Model whose text tower the bundle gets: a folder or a shipped name.")
 @click.option("--image", "image_model", help="Model whose image tower the bundle gets: a folder or a shipped name.")
@@ -84,10 +88,12 @@ def pack(gallery: Path, text_model: str | None, image_model: str | None, out: Pa
     from pocketlens.model import Model, find_model
     from pocketlens_export.gallery.build import pack_bundle
 
+    if not text_model and not image_model:
+        raise click.UsageError("give --text MODEL, --image MODEL, or both")
     text = Model.open(find_model(text_model)) if text_model else None
     image = Model.open(find_model(image_model)) if image_model else None
     pack_bundle(out, gallery=gallery, text=text, image=image, replace=replace)
-    click.echo(f"{out}: packed")
+    click.echo(f"{out}: a bundle of {gallery}")
 
 
 @contextmanager
@@ -106,8 +112,10 @@ def _progress(label: str) -> Iterator[Callable[[int, int], None]]:
 
 
 def _warn(skipped: Sequence[Skipped]) -> None:
-    told = [entry for entry in skipped if entry.reason != "not a picture"]
-    for entry in told[:_SHOWN]:
-        click.echo(printable(f"skipped {entry.id}: {entry.reason}: {entry.detail}"), err=True)
-    if len(told) > _SHOWN:
-        click.echo(f"… and {len(told) - _SHOWN} more skipped", err=True)
+    """Name the first skipped files of each kind on stderr; files that are no pictures are only counted."""
+    for reason in sorted({entry.reason for entry in skipped} - {"not a picture"}):
+        told = [entry for entry in skipped if entry.reason == reason]
+        for entry in told[:_SHOWN]:
+            click.echo(printable(f"skipped {entry.id}: {entry.reason}: {entry.detail}"), err=True)
+        if len(told) > _SHOWN:
+            click.echo(f"… and {len(told) - _SHOWN} more: {reason}", err=True)
