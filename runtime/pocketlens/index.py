@@ -151,9 +151,7 @@ class Index:
             best = np.lexsort((found, -cosines))[:k]  # equal scores in row order
             counts[i] = len(best)
             rows[i, : len(best)] = found[best]
-            scores[i, : len(best)] = np.clip(
-                cosines[best], -1, 1
-            )  # float16 rows are a little longer than 1, or shorter
+            scores[i, : len(best)] = np.clip(cosines[best], -1, 1)  # a float16 row is not quite of length 1
         return Matches(rows, scores, counts)
 
     def vectors(self, rows: Int64s | None = None) -> Float32s:
