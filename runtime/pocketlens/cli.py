@@ -94,10 +94,10 @@ def search(bundle: Path, text: str | None, image: Path | None, k: int, threads: 
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def info(path: Path, as_json: bool) -> None:
-    """Print what a model, gallery or bundle folder says of itself."""
+    """Print what a model, gallery or bundle folder says of itself; PATH may also name a model that ships."""
     from pocketlens.inspect import describe
 
-    described = describe(path)
+    described = describe(_folder(path))
     if as_json:
         _print_json(described)
     else:
@@ -107,10 +107,13 @@ def info(path: Path, as_json: bool) -> None:
 @cli.command(short_help="Check every file of a folder.")
 @click.argument("path", type=click.Path(path_type=Path))
 def verify(path: Path) -> None:
-    """Hash every file of a folder again and replay its golden values; exit with 1 when anything is off."""
+    """Hash every file of a folder again and replay its golden values; exit with 1 when anything is off.
+
+    PATH may also name a model that ships.
+    """
     from pocketlens.inspect import verify as verify_folder
 
-    for line in verify_folder(path):
+    for line in verify_folder(_folder(path)):
         click.echo(printable(line))
     click.echo("ok")
 
@@ -129,6 +132,12 @@ def bench(bundle: Path, runs: int, threads: int | None, as_json: bool) -> None:
         _print_json(measured)
     else:
         click.echo(table(measured))
+
+
+def _folder(path: Path) -> Path:
+    from pocketlens.model import shipped_models
+
+    return path if path.exists() else shipped_models().get(str(path), path)
 
 
 def _print_json(value: Any) -> None:

@@ -300,6 +300,12 @@ def test_a_failing_index_is_one_line_and_leaves_nothing(
     assert [path.name for path in tmp_path.iterdir()] == ["empty"]
 
 
+def test_a_model_that_ships_goes_by_its_name(run: Run) -> None:
+    assert json.loads(run("info", "lens-base", "--json").out)["name"] == "lens-base"
+    assert run("verify", "lens-base").out.endswith("ok\n")
+    assert failed(run("info", "lens-bass"), "lens-bass is not a folder")
+
+
 def test_index_says_when_the_bundle_will_refuse_texts(run: Run, pictures: Path, colours: Path, tmp_path: Path) -> None:
     shutil.copytree(colours, tmp_path / "m")
     edit_json(tmp_path / "m" / "model.json", text__tokenizer=None)
