@@ -145,13 +145,16 @@ def _print_json(value: Any) -> None:
 
 
 def _print_tree(value: dict[str, Any], indent: str = "") -> None:
+    width = max(len(printable(key)) for key in value)
     for key, item in value.items():
-        if isinstance(item, dict) and item:
+        if isinstance(item, dict) and "size_bytes" in item:
+            click.echo(f"{indent}{printable(key):{width}} {item['size_bytes'] / 1e6:.2f} MB")  # its hash is in --json
+        elif isinstance(item, dict) and item:
             click.echo(f"{indent}{printable(key)}")
             _print_tree(item, indent + "  ")
         else:
             shown = "-" if item in (None, {}) else printable(str(item))
-            click.echo(f"{indent}{printable(key):{max(1, 24 - len(indent))}} {shown}")
+            click.echo(f"{indent}{printable(key):{width}} {shown}")
 
 
 def printable(text: str) -> str:
