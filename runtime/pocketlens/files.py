@@ -125,7 +125,7 @@ def _refuse_to_replace(path: Path, replace: bool) -> None:
     if not path.exists():
         return
     if not replace:
-        raise FormatError(f"{path} exists already; replace it (--replace) or choose another name")
+        raise FormatError(f"{path} exists already; remove it or choose another name")
     if not path.is_dir():
         raise FormatError(f"{path} is a file, and is not replaced by a folder; choose another name")
     strange = [file for file in path.rglob("*") if not file.is_dir() and not _is_ours(file)]

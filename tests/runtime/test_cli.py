@@ -334,7 +334,7 @@ def test_pack_puts_parts_together(run: Run, bundle: Path, colours: Path, tmp_pat
     assert failed(run("pack", *parts, "--text", "nonsense"), "nonsense: neither a model folder nor a model that ships")
     assert list(tmp_path.iterdir()) == []
     assert run("pack", *parts, "--text", colours) == (0, f"{tmp_path}/b: a bundle of {bundle}/gallery\n", "")
-    assert failed(run("pack", *parts, "--text", colours), f"{tmp_path}/b exists already")
+    assert failed(run("pack", *parts, "--text", colours), f"{tmp_path}/b exists already; give --replace or")
     assert run("pack", *parts, "--image", colours, "--replace").code == 0
     assert failed(
         run("search", tmp_path / "b", "red"), "this bundle has no text tower, so it cannot answer text queries"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pocketlens.cli import printable
+from pocketlens.errors import FormatError
 
 if TYPE_CHECKING:
     from pocketlens_export.gallery.scan import Skipped
@@ -52,6 +53,7 @@ def index(
     from pocketlens.model import Model, find_model
     from pocketlens_export.gallery.build import build_bundle
 
+    _check_free(out, replace)
     gallery_model = Model.open(find_model(model))
     query = Model.open(find_model(query_model)) if query_model else gallery_model
     with _progress("indexing") as on_progress:
@@ -90,10 +92,16 @@ def pack(gallery: Path, text_model: str | None, image_model: str | None, out: Pa
 
     if not text_model and not image_model:
         raise click.UsageError("give --text MODEL, --image MODEL, or both")
+    _check_free(out, replace)
     text = Model.open(find_model(text_model)) if text_model else None
     image = Model.open(find_model(image_model)) if image_model else None
     pack_bundle(out, gallery=gallery, text=text, image=image, replace=replace)
     click.echo(f"{out}: a bundle of {gallery}")
+
+
+def _check_free(out: Path, replace: bool) -> None:
+    if out.exists() and not replace:
+        raise FormatError(f"{out} exists already; give --replace or choose another name")
 
 
 @contextmanager
