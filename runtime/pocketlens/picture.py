@@ -71,13 +71,6 @@ def decode(picture: Picture) -> Image.Image:
         raise BadImage(name, _reason(error)) from error
 
 
-def upright_size(picture: bytes | Path) -> tuple[int, int]:
-    """Return (width, height) in pixels after EXIF orientation, of a picture that `decode` has taken."""
-    with _no_warnings, _opened(picture) as image:
-        turned = image.format != "TIFF" and _orientation(image) in (5, 6, 7, 8)  # Pillow turns TIFFs itself
-        return (image.height, image.width) if turned else (image.width, image.height)
-
-
 def preprocess(image: Image.Image, spec: PictureSpec) -> Uint8s:
     """Return an upright RGB image resized and cropped as `spec` says, uint8 (side, side, 3)."""
     side, resample = spec.side, _FILTERS[spec.interpolation]

@@ -13,7 +13,7 @@ from pathlib import Path
 from pocketlens._types import Uint8s
 from pocketlens.errors import BadImage, FormatError
 from pocketlens.model import PictureSpec
-from pocketlens.picture import decode, preprocess, upright_size
+from pocketlens.picture import decode, preprocess
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
 UNSUPPORTED = frozenset({".heic", ".heif", ".avif", ".jxl", ".jp2", ".svg", ".psd", ".dng", ".cr2", ".nef", ".arw"})
@@ -95,11 +95,10 @@ def _load(folder: Path, path: Path, spec: PictureSpec) -> Loaded | Skipped:
             return Skipped(name, "too large", f"{status.st_size} bytes, expected at most {MAX_FILE_BYTES}")
         content = path.read_bytes()
         image = decode(content)
-        width, height = upright_size(content)
     except UnicodeEncodeError:
         return Skipped(name.encode(errors="replace").decode(), "name is not text", "its name is not valid UTF-8")
     except BadImage as error:
         return Skipped(name, "unreadable", error.reason)
     except OSError as error:
         return Skipped(name, "unreadable", error.strerror or str(error))
-    return Loaded(name, hashlib.sha256(content).hexdigest(), width, height, preprocess(image, spec))
+    return Loaded(name, hashlib.sha256(content).hexdigest(), image.width, image.height, preprocess(image, spec))
