@@ -65,6 +65,7 @@ def write_colours(folder: Path, *, name: str = "colours", space: Space = SPACE) 
         image=PictureSpec(
             file="image.onnx", precision="float32", opset=18, side=SIDE, mode="shortest", interpolation="bilinear"
         ),
+        quantization=None,
         quality={},
         made_with={"onnx": onnx.__version__},
         files={name: FileRecord(sha256_of(folder / name), (folder / name).stat().st_size) for name in names},
@@ -142,6 +143,8 @@ def _write_golden(path: Path) -> None:
         text_embedding=expected_text(ids),
         pixels=pixels,
         image_embedding=expected_picture(pixels),
-        min_cosine=np.float32(0.99999),
-        max_abs=np.float32(1e-4),
+        text_min_cosine=np.float32(0.99999),
+        text_max_abs=np.float32(1e-4),
+        image_min_cosine=np.float32(0.99999),
+        image_max_abs=np.float32(1e-4),
     )

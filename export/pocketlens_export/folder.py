@@ -112,6 +112,7 @@ def export_model(request: Request, out: Path, report: Report) -> ModelManifest:
             text=text,
             image=image,
             quality=draft.quality,
+            quantization=None,
             made_with=_versions(clip),
             files={path.name: FileRecord(sha256_of(path), path.stat().st_size) for path in sorted(folder.iterdir())},
         )

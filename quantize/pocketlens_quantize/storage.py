@@ -9,13 +9,15 @@ onnxruntime's dynamic quantization does.
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from typing import Literal
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
+
+from pocketlens_quantize.graph import add_constant, quiet, replace_nodes, take_constant
 
 MIN_VALUES = 1_024  # smaller tensors (biases, norms) are not worth a node
 
@@ -36,11 +38,12 @@ def store_float16(model: onnx.ModelProto, names: Iterable[str]) -> None:
         ValueError: a weight lies outside float16's range.
     """
     for name in names:
-        weight = _take(model, name)
+        weight = take_constant(model, name)
         if np.abs(weight).max() > np.finfo(np.float16).max:
             raise ValueError(f"{name}: a weight of {np.abs(weight).max():.3g} does not fit float16")
-        _add(model, f"{name}.float16", weight.astype(np.float16))
-        _prepend(model, [helper.make_node("Cast", [f"{name}.float16"], [name], to=TensorProto.FLOAT)])
+        add_constant(model, f"{name}.float16", weight.astype(np.float16))
+        cast = helper.make_node("Cast", [f"{name}.float16"], [name], to=TensorProto.FLOAT)
+        replace_nodes(model, [cast, *model.graph.node])
 
 
 def store_int8(model: onnx.ModelProto, names: Iterable[str], *, axis: int) -> None:
@@ -49,11 +52,12 @@ def store_int8(model: onnx.ModelProto, names: Iterable[str], *, axis: int) -> No
     Changes `model`. The error of a weight is at most half a step: 1/254 of the largest in its slice.
     """
     for name in names:
-        codes, scales = _to_int8(_take(model, name), axis)
-        _add(model, f"{name}.int8", codes)
-        _add(model, f"{name}.scale", scales)
+        codes, scales = _to_int8(take_constant(model, name), axis)
+        add_constant(model, f"{name}.int8", codes)
+        add_constant(model, f"{name}.scale", scales)
         cast = helper.make_node("Cast", [f"{name}.int8"], [f"{name}.cast"], to=TensorProto.FLOAT)
-        _prepend(model, [cast, helper.make_node("Mul", [f"{name}.cast", f"{name}.scale"], [name])])
+        scaled = helper.make_node("Mul", [f"{name}.cast", f"{name}.scale"], [name])
+        replace_nodes(model, [cast, scaled, *model.graph.node])
 
 
 def quantize_table(model: onnx.ModelProto, name: str) -> None:
@@ -62,9 +66,9 @@ def quantize_table(model: onnx.ModelProto, name: str) -> None:
     Raises:
         ValueError: something other than a Gather over the first axis reads the table.
     """
-    codes, scales = _to_int8(_take(model, name), axis=0)
-    _add(model, f"{name}.int8", codes)
-    _add(model, f"{name}.scale", scales)
+    codes, scales = _to_int8(take_constant(model, name), axis=0)
+    add_constant(model, f"{name}.int8", codes)
+    add_constant(model, f"{name}.scale", scales)
     nodes = []
     for node in model.graph.node:
         if name not in node.input:
@@ -80,20 +84,29 @@ def quantize_table(model: onnx.ModelProto, name: str) -> None:
             helper.make_node("Gather", [f"{name}.scale", node.input[1]], [f"{out}.scale"], axis=0),
             helper.make_node("Mul", [f"{out}.cast", f"{out}.scale"], [out]),
         ]
-    _replace_nodes(model, nodes)
+    replace_nodes(model, nodes)
 
 
-def quantize_matmuls(model: onnx.ModelProto, *, block: int = 128) -> onnx.ModelProto:
-    """Return the model with every MatMul by a constant held in 8 bits: a scale and zero point per `block` weights.
+def quantize_matmuls(
+    model: onnx.ModelProto, nodes: Collection[str] | None = None, *, bits: Literal[4, 8] = 8, block: int = 128
+) -> onnx.ModelProto:
+    """Return the model with MatMuls by a float32 constant held in few bits: a scale and zero point per `block` weights.
 
-    accuracy_level 4 lets the kernel multiply int8 by int8 (onnxruntime, MatMulNBits).
+    Args:
+        model: is left as it was or changed; use what is returned.
+        nodes: names of the MatMuls; by default all of them.
+        bits: per weight.
+        block: weights that share a scale.
+
+    accuracy_level 4 lets the kernel multiply int8 by int8, quantizing activations per row (onnxruntime, MatMulNBits).
     """
     from onnxruntime.quantization.matmul_nbits_quantizer import DefaultWeightOnlyQuantConfig, MatMulNBitsQuantizer
 
-    config = DefaultWeightOnlyQuantConfig(block_size=block, is_symmetric=False, accuracy_level=4, bits=8)
-    logging.getLogger(MatMulNBitsQuantizer.__module__).setLevel(logging.WARNING)  # it reports every node
-    quantizer = MatMulNBitsQuantizer(model, algo_config=config)
-    quantizer.process()
+    config = DefaultWeightOnlyQuantConfig(block_size=block, is_symmetric=False, accuracy_level=4, bits=bits)
+    included = None if nodes is None else [*nodes, ""]  # an empty list would mean all of them
+    with quiet():
+        quantizer = MatMulNBitsQuantizer(model, algo_config=config, nodes_to_include=included)
+        quantizer.process()
     quantized: onnx.ModelProto = quantizer.model.model
     return quantized
 
@@ -103,24 +116,3 @@ def _to_int8(weight: NDArray[np.float32], axis: int) -> tuple[NDArray[np.int8], 
     largest = np.abs(weight).max(axis=others, keepdims=True)
     scales = np.where(largest > 0, largest / 127, 1).astype(np.float32)
     return np.rint(weight / scales).astype(np.int8), scales
-
-
-def _take(model: onnx.ModelProto, name: str) -> NDArray[np.float32]:
-    tensor = next(tensor for tensor in model.graph.initializer if tensor.name == name)
-    weight = numpy_helper.to_array(tensor).copy()
-    model.graph.initializer.remove(tensor)
-    return weight
-
-
-def _add(model: onnx.ModelProto, name: str, value: NDArray[np.generic]) -> None:
-    model.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
-
-
-def _prepend(model: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> None:
-    _replace_nodes(model, [*nodes, *model.graph.node])
-
-
-def _replace_nodes(model: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> None:
-    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]  # before `del` empties them
-    del model.graph.node[:]
-    model.graph.node.extend(copies)

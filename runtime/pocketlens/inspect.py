@@ -16,8 +16,6 @@ from pocketlens.encoder import ImageEncoder, TextEncoder, TextGraph
 from pocketlens.errors import CorruptFile, FormatError
 from pocketlens.files import check_file, read_arrays
 
-_BOUNDS = ("min_cosine", "max_abs")
-
 
 def describe(path: Path) -> dict[str, Any]:
     """Return what a model, gallery or bundle folder says of itself, as plain JSON values, kind first.
@@ -106,24 +104,26 @@ def _verify_model(opened: model.Model) -> list[str]:
 
 def _replay_image(opened: model.Model, spec: model.PictureSpec) -> str:
     encoder = ImageEncoder(opened)
-    golden = _read_golden(opened, ["pixels", "image_embedding"])
+    golden = _read_golden(opened, "image", ["pixels", "image_embedding"])
     pixels = golden["pixels"]
     _check_array(opened, golden, "pixels", "uint8", (len(pixels), spec.side, spec.side, 3))
     _check_array(opened, golden, "image_embedding", "float32", (len(pixels), encoder.dim))
     found = np.stack([encoder.encode_pixels(picture[np.newaxis])[0] for picture in pixels])
-    return _compare(opened.path, "picture", found, golden["image_embedding"], golden)
+    return _compare(opened.path, "picture", found, golden["image_embedding"], _bounds(golden, "image"))
 
 
 def _replay_text(opened: model.Model, spec: model.TextSpec) -> str:
     names = ["text_ids", "text_embedding"]
-    golden = _read_golden(opened, names if spec.tokenizer is None else [*names, "text_utf8", "text_offsets"])
+    names += [] if spec.tokenizer is None else ["text_utf8", "text_offsets"]
+    golden = _read_golden(opened, "text", names)
     count = len(golden["text_ids"])
     _check_array(opened, golden, "text_ids", "int64", (count, spec.context_length))
     _check_array(opened, golden, "text_embedding", "float32", (count, opened.manifest.space.dim))
     if spec.tokenizer is None:
         graph = TextGraph(opened)
         found = np.stack([graph.encode_ids(ids[np.newaxis])[0] for ids in golden["text_ids"]])
-        return _compare(opened.path, "text", found, golden["text_embedding"], golden) + "; there is no tokenizer"
+        compared = _compare(opened.path, "text", found, golden["text_embedding"], _bounds(golden, "text"))
+        return compared + "; there is no tokenizer"
     encoder = TextEncoder(opened)
     texts = _golden_texts(opened, golden)
     for text, expected in zip(texts, golden["text_ids"], strict=True):
@@ -131,7 +131,7 @@ def _replay_text(opened: model.Model, spec: model.TextSpec) -> str:
         if ids != expected[: len(ids)].tolist() or (expected[len(ids) :] != spec.pad_id).any():
             raise FormatError(f"{opened.path}: the tokenizer gives other ids than the reference for {text[:40]!r}")
     found = np.stack([encoder.encode([text])[0] for text in texts])  # one by one, as a device does
-    return _compare(opened.path, "text", found, golden["text_embedding"], golden)
+    return _compare(opened.path, "text", found, golden["text_embedding"], _bounds(golden, "text"))
 
 
 def _golden_texts(opened: model.Model, golden: dict[str, Any]) -> list[str]:
@@ -144,9 +144,10 @@ def _golden_texts(opened: model.Model, golden: dict[str, Any]) -> list[str]:
         raise FormatError(f"{opened.path / model.GOLDEN}: text_utf8 is not UTF-8: {error}") from error
 
 
-def _read_golden(opened: model.Model, names: list[str]) -> dict[str, Any]:
-    golden = read_arrays(opened.file(model.GOLDEN), [*names, *_BOUNDS])
-    for name in _BOUNDS:
+def _read_golden(opened: model.Model, tower: str, names: list[str]) -> dict[str, Any]:
+    bounds = [f"{tower}_min_cosine", f"{tower}_max_abs"]
+    golden = read_arrays(opened.file(model.GOLDEN), [*names, *bounds])
+    for name in bounds:
         _check_array(opened, golden, name, "float32", ())
     for name in names:
         if golden[name].shape[:1] in ((), (0,)):
@@ -161,10 +162,14 @@ def _check_array(opened: model.Model, golden: dict[str, Any], name: str, dtype: 
         raise FormatError(f"{opened.path / model.GOLDEN}: {name} is {found}, expected {dtype} {shape}")
 
 
-def _compare(path: Path, what: str, found: Float32s, expected: Float32s, golden: dict[str, Any]) -> str:
+def _bounds(golden: dict[str, Any], tower: str) -> tuple[float, float]:
+    return float(golden[f"{tower}_min_cosine"]), float(golden[f"{tower}_max_abs"])
+
+
+def _compare(path: Path, what: str, found: Float32s, expected: Float32s, bounds: tuple[float, float]) -> str:
     cosine = float((found * expected).sum(axis=1).min())
     largest = float(np.abs(found - expected).max())
-    floor, ceiling = float(golden["min_cosine"]), float(golden["max_abs"])
+    floor, ceiling = bounds
     if not (cosine >= floor and largest <= ceiling):
         raise CorruptFile(
             path,

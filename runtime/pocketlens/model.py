@@ -102,8 +102,30 @@ class PictureSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class Quantization:
+    """How the weights of a folder were made smaller, and what its `quality` was measured on.
+
+    Attributes:
+        target: the processor that it was made for.
+        timed_on: processor, threads and onnxruntime of the latencies; None: none was measured.
+        gate: what each tower had to reach, by name.
+        calibration_sha256: hash of the inputs that ranges and the search were steered by.
+        measuring_sha256: hash of the inputs that the figures come from; the two share none.
+    """
+
+    target: str
+    timed_on: str | None
+    gate: dict[str, float]
+    calibration_sha256: str
+    measuring_sha256: str
+
+
+@dataclass(frozen=True, slots=True)
 class ModelManifest:
-    """model.json. `quality` holds measured figures by name; `made_with` the versions of what made the folder."""
+    """model.json. `quality` holds measured figures by name; `made_with` the versions of what made the folder.
+
+    `quantization` is None for a float32 folder.
+    """
 
     name: str
     licence: str
@@ -112,6 +134,7 @@ class ModelManifest:
     text: TextSpec | None
     image: PictureSpec | None
     quality: dict[str, float]
+    quantization: Quantization | None
     made_with: dict[str, str]
     files: dict[str, FileRecord]
 

@@ -213,7 +213,7 @@ def _change_golden(folder: Path, name: str, value: Any) -> None:
         ("text_utf8", lambda a: a[::-1].copy(), "the tokenizer gives other ids than the reference"),
         ("pixels", None, "not an .npz file with the arrays pixels"),
         ("text_embedding", None, "not an .npz file with the arrays text_ids"),
-        ("max_abs", None, "not an .npz file with the arrays"),
+        ("image_max_abs", None, "not an .npz file with the arrays"),
     ],
 )
 def test_verify_fails_when_golden_values_are_not_met(
@@ -228,7 +228,7 @@ def test_verify_fails_when_golden_values_are_not_met(
 
 def test_verify_asks_for_the_cosine_too(run: Run, colours: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(colours, tmp_path / "m"))
-    _change_golden(folder, "max_abs", lambda a: a + 10)
+    _change_golden(folder, "text_max_abs", lambda a: a + 10)
     assert run("verify", folder).code == 0
     _change_golden(folder, "image_embedding", lambda a: -a)
     assert failed(run("verify", folder), f"{folder} is damaged: found golden picture embeddings at cosine -1.000000")

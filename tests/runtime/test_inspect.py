@@ -71,7 +71,7 @@ def test_a_manifest_that_its_graphs_and_golden_values_contradict_is_refused(
         ("text_utf8", lambda a: a[:-1], r"text_utf8 is uint8 \(17,\), expected uint8 \(18,\)"),
         ("text_utf8", lambda a: a | 128, r"text_utf8 is not UTF-8: "),
         ("text_offsets", lambda a: a.astype(float), r"text_offsets is float64 \(5,\), expected int64 \(5,\)"),
-        ("max_abs", lambda a: np.zeros(2, np.float32), r"max_abs is float32 \(2,\), expected float32 \(\)"),
+        ("text_max_abs", lambda a: np.zeros(2, np.float32), r"text_max_abs is float32 \(2,\), expected float32 \(\)"),
     ],
 )
 def test_golden_values_of_another_shape_are_refused(own: Path, name: str, change: Any, message: str) -> None:

@@ -1,0 +1,122 @@
+"""Attention written out in a dozen nodes becomes onnxruntime's one.
+
+An exporter writes a head's attention as reshapes, transposes, two products and a softmax. For a query of ten tokens the
+bookkeeping takes as long as the arithmetic, and quantizing the products around it leaves it all in place.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import onnx
+from onnx import helper, numpy_helper
+
+from pocketlens_quantize.graph import constants, consumers, producers, prune, replace_nodes
+
+_MOVES = ("Mul", "Reshape", "Transpose")  # what lies between a projection and a head's product
+
+
+@dataclass(frozen=True, slots=True)
+class _Factor:
+    """One factor of a head's product: the projection (n, l, width) it is cut from, into how many heads, times what."""
+
+    projection: str
+    heads: int
+    scale: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Attention:
+    """One attention: query, key and value, an additive mask or "", and the value (n, l, width) it ends in."""
+
+    query: _Factor
+    key: _Factor
+    value: _Factor
+    mask: str
+    result: str
+
+
+def fuse_attention(model: onnx.ModelProto) -> int:
+    """Replace written-out attention over three projections (n, l, width) by MultiHeadAttention; return how many.
+
+    Changes `model`. Attention of another form (a packed projection, sequence first) is left as it is.
+    """
+    found = [attention for node in model.graph.node if (attention := _match(model, node)) is not None]
+    if not found:
+        return 0
+    by_result = {attention.result: attention for attention in found}
+    nodes = [_fused(by_result[node.output[0]]) if node.output[0] in by_result else node for node in model.graph.node]
+    replace_nodes(model, nodes)
+    if all(entry.domain != "com.microsoft" for entry in model.opset_import):
+        model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    prune(model)
+    return len(found)
+
+
+def _match(model: onnx.ModelProto, softmax: onnx.NodeProto) -> _Attention | None:
+    if softmax.op_type != "Softmax":
+        return None
+    makers, readers = producers(model), consumers(model)
+    scores, mask = makers[softmax.input[0]], ""
+    if scores.op_type == "Add" and scores.input[0] in makers:
+        scores, mask = makers[scores.input[0]], scores.input[1]
+    after = readers.get(softmax.output[0], [])
+    if scores.op_type != "MatMul" or len(after) != 1 or after[0].op_type != "MatMul":
+        return None
+    result = _merged_heads(readers, after[0].output[0])
+    query, key, value = (_factor(model, makers, name) for name in (*scores.input, after[0].input[1]))
+    if result is None or query is None or key is None or value is None:
+        return None
+    different = len({factor.projection for factor in (query, key, value)}) == 3  # a packed one is cut by other means
+    alike = query.heads == key.heads == value.heads and value.scale == 1
+    return _Attention(query, key, value, mask, result) if different and alike else None
+
+
+def _merged_heads(readers: dict[str, list[onnx.NodeProto]], name: str) -> str | None:
+    """Return the value (n, l, width) that the heads' results (n, heads, l, d) are merged into."""
+    for op_type in ("Transpose", "Reshape"):
+        after = readers.get(name, [])
+        if len(after) != 1 or after[0].op_type != op_type:
+            return None
+        name = after[0].output[0]
+    return name
+
+
+def _factor(model: onnx.ModelProto, makers: dict[str, onnx.NodeProto], name: str) -> _Factor | None:
+    """Walk back from a factor of a head's product to the projection; None when something else lies between."""
+    known, heads, scale = constants(model), None, 1.0
+    while name in makers and makers[name].op_type in _MOVES:
+        node = makers[name]
+        if node.op_type == "Reshape":
+            heads = _split_heads(known, makers, node.input[1]) or heads
+        if node.op_type == "Mul":
+            if node.input[1] not in known or numpy_helper.to_array(known[node.input[1]]).size != 1:
+                return None
+            scale *= float(numpy_helper.to_array(known[node.input[1]]).item())
+        name = node.input[0]
+    if heads is None or name not in makers or makers[name].op_type not in ("Add", "MatMul"):
+        return None
+    return _Factor(name, heads, scale)
+
+
+def _split_heads(known: dict[str, onnx.TensorProto], makers: dict[str, onnx.NodeProto], shape: str) -> int | None:
+    """Return the number of heads when a Reshape's shape is (n, l, heads, d) with both last known, else None."""
+    maker = makers.get(shape)
+    if maker is None or maker.op_type != "Concat" or len(maker.input) != 4:
+        return None
+    heads, width = (known.get(part) for part in maker.input[2:])
+    return None if heads is None or width is None else int(numpy_helper.to_array(heads).item())
+
+
+def _fused(attention: _Attention) -> onnx.NodeProto:
+    query, key, value = attention.query, attention.key, attention.value
+    inputs = [query.projection, key.projection, value.projection]
+    return helper.make_node(
+        "MultiHeadAttention",
+        [*inputs, "", "", attention.mask] if attention.mask else inputs,
+        [attention.result],
+        name=f"{attention.result}.attention",
+        domain="com.microsoft",
+        num_heads=query.heads,
+        scale=query.scale * key.scale,
+    )

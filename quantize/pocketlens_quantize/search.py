@@ -1,0 +1,181 @@
+"""The search for each node's precision: the fastest plan that passes the gate, int8 only where it pays.
+
+Whole-tower plans come first. When the fastest of them misses the gate, its nodes are ranked by the error that each
+makes alone, and the worst are put back, products to 8-bit weights and convolutions to float32, as few as will do. Then nodes
+that int8 does not make faster go back too, if that makes the whole tower faster.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from pocketlens_quantize.gate import Gate
+from pocketlens_quantize.plan import STORAGE, Plan, Tower
+from pocketlens_quantize.session import Feed, by_weighted_node, node_times
+from pocketlens_quantize.trial import Trial, Trials
+
+PAYS = 0.97  # of float32's latency: less of a gain is within the noise of a shared machine
+_STEERING_SHARE = 0.8  # of the allowed losses
+_CLOSE = 1.05  # plans this close in latency are told apart by their cosine
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a search ended with.
+
+    Attributes:
+        best: the chosen trial, or None when none passed.
+        trials: all of them, in order.
+        finished: whether time sufficed for everything that was to be tried.
+    """
+
+    best: Trial | None
+    trials: tuple[Trial, ...]
+    finished: bool
+
+
+class Search:
+    """One tower's search.
+
+    Args:
+        tower: the tower.
+        trials: tries and remembers.
+        gate: what must be reached.
+        deadline: `time.monotonic()` at which to be content with what was found.
+        progress: called with a line for each trial.
+    """
+
+    def __init__(
+        self, tower: Tower, trials: Trials, gate: Gate, *, deadline: float, progress: Callable[[str], None]
+    ) -> None:
+        self._tower = tower
+        self._trials = trials
+        self._gate = gate.tightened(_STEERING_SHARE)
+        self._deadline = deadline
+        self._progress = progress
+        self._start = time.monotonic()
+        self._done: list[Trial] = []
+        self._finished = True
+
+    def run(self, feeds: Sequence[Feed]) -> Found:
+        """Return the best plan found. `feeds` are the inputs on which node times are taken."""
+        for plan in self._tower.plans():
+            self._try(plan)
+        base = self._fastest_static()
+        if base is not None and not self.passes(base):
+            base = self._put_back(base)
+        if base is not None and self.passes(base) and self._tower.target.timed_here:
+            self._drop_what_does_not_pay(base, feeds)
+        return Found(self._choose(), tuple(self._done), self._finished)
+
+    def passes(self, trial: Trial) -> bool:
+        """Whether a trial reaches the gate, with something to spare."""
+        return trial.failed is None and not self._gate.misses(
+            cosine=trial.cosine_mean, agreement=trial.agreement_at_10, same_in_batch=trial.same_in_batch, lost=None
+        )
+
+    def _try(self, plan: Plan) -> Trial | None:
+        if self._late():
+            return None
+        trial = self._trials.run(plan)
+        self._done.append(trial)
+        self._progress(f"{self._clock()} {describe(trial)}{'' if self.passes(trial) else '  misses'}")
+        return trial
+
+    def _late(self) -> bool:
+        if time.monotonic() > self._deadline:
+            self._finished = False
+        return not self._finished
+
+    def _clock(self) -> str:
+        gone, limit = time.monotonic() - self._start, self._deadline - self._start
+        return f"{self._tower.kind} {_minutes(gone)} of at most {_minutes(limit)}:"
+
+    def _fastest_static(self) -> Trial | None:
+        """Return the static plan to refine: the nearest to float32 among the fastest."""
+        static = [trial for trial in self._done if trial.plan.method == "static" and trial.failed is None]
+        if not static or min(map(_speed, static)) > 1:
+            return None  # int8 makes this tower slower
+        close = [trial for trial in static if _speed(trial) <= min(map(_speed, static)) * _CLOSE]
+        return max(close, key=lambda trial: (trial.agreement_at_10, trial.cosine_mean))
+
+    def _put_back(self, base: Trial) -> Trial | None:
+        """Put as few of the worst nodes back as make the plan pass; None when time ran out first."""
+        ranked = self._ranked(base.plan)
+        passing, few, many = None, 0, 1
+        while many - few > 1 or passing is None:  # doubling until it passes, then halving the step
+            count = min(many, len(ranked)) if passing is None else (few + many) // 2
+            trial = self._try(self._without(base.plan, ranked[:count]))
+            if trial is None or (passing is None and count == len(ranked) and not self.passes(trial)):
+                return passing
+            if self.passes(trial):
+                passing, many = trial, count
+            else:
+                few, many = count, (many if passing else many * 2)
+        return passing
+
+    def _ranked(self, plan: Plan) -> list[str]:
+        """Return the nodes, worst first. Where time is short, those not measured come last, in graph order."""
+        errors: dict[str, float] = {}
+        for number, node in enumerate(self._tower.nodes, start=1):
+            if self._late():
+                break
+            errors[node] = self._trials.error_alone(plan, node)
+            if number % 10 == 0 or number == len(self._tower.nodes):
+                self._progress(f"{self._clock()} error of each node alone, {number} of {len(self._tower.nodes)}")
+        return sorted(self._tower.nodes, key=lambda node: -errors.get(node, 0.0))
+
+    def _without(self, plan: Plan, nodes: Sequence[str]) -> Plan:
+        products = [name for name in nodes if name in self._tower.products]
+        others = [name for name in nodes if name not in self._tower.products]
+        return dataclasses.replace(plan, weights8=tuple(products), floats=tuple(others))
+
+    def _drop_what_does_not_pay(self, base: Trial, feeds: Sequence[Feed]) -> None:
+        if self._late():
+            return
+        before = by_weighted_node(self._tower.prepared, node_times(self._tower.model, feeds))
+        after = by_weighted_node(self._tower.prepared, node_times(self._tower.build(base.plan), feeds))
+        kept = {*base.plan.weights8, *base.plan.floats}
+        slower = [name for name in self._tower.nodes if name not in kept and after.get(name, 0) > before.get(name, 1e9)]
+        if slower:
+            self._try(dataclasses.replace(base.plan, floats=(*base.plan.floats, *slower)))
+
+    def _choose(self) -> Trial | None:
+        passing = [trial for trial in self._done if self.passes(trial)]
+        if self._tower.target.timed_here:
+            paying = [trial for trial in passing if trial.plan.method not in STORAGE and _speed(trial) <= PAYS]
+            paying = [trial for trial in paying if _speed(trial) <= min(map(_speed, paying)) * _CLOSE]
+        else:  # nothing can be said of speed; static int8 is what such processors have kernels for
+            paying = [trial for trial in passing if trial.plan.method == "static"]
+            paying = paying or [trial for trial in passing if trial.plan.method == "weights8"]
+        if paying:
+            return max(paying, key=lambda trial: trial.cosine_mean)
+        storage = [trial for trial in passing if trial.plan.method in STORAGE]
+        return min(storage, key=lambda trial: trial.size_bytes, default=None)
+
+
+def describe(trial: Trial) -> str:
+    """Return a line for people."""
+    if trial.failed is not None:
+        return f"{trial.plan.label}: {trial.failed}"
+    speed = "" if trial.latency_ratio is None else f"{trial.latency_ratio:.2f}x latency, "
+    return (
+        f"{trial.plan.label}: {speed}cosine {trial.cosine_mean:.4f}, agreement@10 {trial.agreement_at_10:.3f}, "
+        f"{trial.size_bytes / 1e6:.1f} MB"
+    )
+
+
+def nearest(trials: Sequence[Trial]) -> Trial | None:
+    """Return the trial nearest to float32, for a message that nothing passed."""
+    return max((trial for trial in trials if trial.failed is None), key=lambda trial: trial.cosine_mean, default=None)
+
+
+def _speed(trial: Trial) -> float:
+    return 1.0 if trial.latency_ratio is None else trial.latency_ratio
+
+
+def _minutes(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02}"
