@@ -11,8 +11,8 @@ from typing import Literal, TypeAlias
 import numpy as np
 import onnx
 
-from pocketlens_quantize.attention import fuse_attention
 from pocketlens_quantize.dynamic import quantize_dynamic_int8
+from pocketlens_quantize.fuse import fuse_attention, fuse_products
 from pocketlens_quantize.graph import PRODUCTS, constants, consumers, copy_of, prepare, split_gemms, weighted_nodes
 from pocketlens_quantize.optimum_presets import quantize_with_optimum
 from pocketlens_quantize.session import Feed
@@ -111,6 +111,7 @@ class Tower:
                 quantize_table(model, table)
         if plan.method not in STORAGE:
             fuse_attention(model)
+            fuse_products(model)
         if plan.method == "int8-storage":
             _store_all_int8(model)
         store_float16(model, _storable(model))

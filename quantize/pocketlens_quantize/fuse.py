@@ -1,17 +1,18 @@
-"""Attention written out in a dozen nodes becomes onnxruntime's one.
+"""Several nodes become one of onnxruntime's own, where its optimizer does not see it.
 
-An exporter writes a head's attention as reshapes, transposes, two products and a softmax. For a query of ten tokens the
-bookkeeping takes as long as the arithmetic, and quantizing the products around it leaves it all in place.
+For a query of ten tokens the bookkeeping takes as long as the arithmetic: attention is written out as reshapes,
+transposes, two products and a softmax, and every int8 product is followed by a sum with its bias.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from pocketlens_quantize.graph import constants, consumers, producers, prune, replace_nodes
+from pocketlens_quantize.graph import add_constant, constants, consumers, producers, prune, replace_nodes
 
 _MOVES = ("Mul", "Reshape", "Transpose")  # what lies between a projection and a head's product
 
@@ -45,12 +46,50 @@ def fuse_attention(model: onnx.ModelProto) -> int:
     if not found:
         return 0
     by_result = {attention.result: attention for attention in found}
-    nodes = [_fused(by_result[node.output[0]]) if node.output[0] in by_result else node for node in model.graph.node]
+    makers = producers(model)
+    nodes = []
+    for node in model.graph.node:
+        attention = by_result.get(node.output[0])
+        nodes.append(node if attention is None else _fused(model, makers, attention))
     replace_nodes(model, nodes)
-    if all(entry.domain != "com.microsoft" for entry in model.opset_import):
-        model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    _use_contributed(model)
     prune(model)
     return len(found)
+
+
+def fuse_products(model: onnx.ModelProto) -> int:
+    """Replace static int8 products and the sums with their biases by MatMulIntegerToFloat; return how many.
+
+    onnxruntime makes the same of the product when it opens the file, but leaves the bias outside. Changes `model`.
+    """
+    makers, known, readers = producers(model), constants(model), consumers(model)
+    replaced: dict[str, onnx.NodeProto] = {}  # by the name of the node whose place it takes
+    for node in model.graph.node:
+        factors = [makers.get(name) for name in node.input] if node.op_type == "MatMul" else []
+        if len(factors) != 2 or any(factor is None or factor.op_type != "DequantizeLinear" for factor in factors):
+            continue
+        (value, scale, zero), (weight, weight_scale, weight_zero) = (factor.input for factor in factors if factor)
+        if weight not in known:
+            continue
+        last, bias, after = node, "", readers.get(node.output[0], [])
+        if len(after) == 1 and after[0].op_type == "Add":
+            other = next(name for name in after[0].input if name != node.output[0])
+            if other in known and len(known[other].dims) == 1:
+                last, bias = after[0], other
+        inputs = [value, weight, scale, weight_scale, zero, weight_zero, bias]
+        replaced[last.output[0]] = helper.make_node(
+            "MatMulIntegerToFloat", inputs, last.output, name=node.name, domain="com.microsoft"
+        )
+    if replaced:
+        replace_nodes(model, [replaced.get(node.output[0], node) for node in model.graph.node])
+        _use_contributed(model)
+        prune(model)
+    return len(replaced)
+
+
+def _use_contributed(model: onnx.ModelProto) -> None:
+    if all(entry.domain != "com.microsoft" for entry in model.opset_import):
+        model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
 
 
 def _match(model: onnx.ModelProto, softmax: onnx.NodeProto) -> _Attention | None:
@@ -108,12 +147,16 @@ def _split_heads(known: dict[str, onnx.TensorProto], makers: dict[str, onnx.Node
     return None if heads is None or width is None else int(numpy_helper.to_array(heads).item())
 
 
-def _fused(attention: _Attention) -> onnx.NodeProto:
+def _fused(model: onnx.ModelProto, makers: dict[str, onnx.NodeProto], attention: _Attention) -> onnx.NodeProto:
     query, key, value = attention.query, attention.key, attention.value
-    inputs = [query.projection, key.projection, value.projection]
+    inputs, bias = [query.projection, key.projection, value.projection], ""
+    known, adds = constants(model), [makers[name] for name in inputs]
+    if all(node.op_type == "Add" and node.input[1] in known for node in adds):  # it adds them as it reads
+        inputs, bias = [node.input[0] for node in adds], f"{attention.result}.bias"
+        add_constant(model, bias, np.concatenate([numpy_helper.to_array(known[node.input[1]]) for node in adds]))
     return helper.make_node(
         "MultiHeadAttention",
-        [*inputs, "", "", attention.mask] if attention.mask else inputs,
+        [*inputs, bias, "", attention.mask],
         [attention.result],
         name=f"{attention.result}.attention",
         domain="com.microsoft",
