@@ -6,14 +6,18 @@ transposes, two products and a softmax, and every int8 product is followed by a 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
 from pocketlens_quantize.graph import add_constant, constants, consumers, producers, prune, replace_nodes
+from pocketlens_quantize.storage import MIN_VALUES
 
+_HEADS, _HEADS_TURNED = (0, 2, 1, 3), (0, 2, 3, 1)  # (n, l, heads, d) as (n, heads, l, d) and as (n, heads, d, l)
 _MOVES = ("Mul", "Reshape", "Transpose")  # what lies between a projection and a head's product
 
 
@@ -42,7 +46,8 @@ def fuse_attention(model: onnx.ModelProto) -> int:
 
     Changes `model`. Attention of another form (a packed projection, sequence first) is left as it is.
     """
-    found = [attention for node in model.graph.node if (attention := _match(model, node)) is not None]
+    shapes = _shapes(model)
+    found = [attention for node in model.graph.node if (attention := _match(model, node, shapes)) is not None]
     if not found:
         return 0
     by_result = {attention.result: attention for attention in found}
@@ -92,8 +97,23 @@ def _use_contributed(model: onnx.ModelProto) -> None:
         model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
 
 
-def _match(model: onnx.ModelProto, softmax: onnx.NodeProto) -> _Attention | None:
-    if softmax.op_type != "Softmax":
+def _shapes(model: onnx.ModelProto) -> dict[str, list[int]]:
+    """Return the known shapes of values, 0 for a length that depends on the input."""
+    small = [
+        tensor for tensor in model.graph.initializer if np.prod(tensor.dims) < MIN_VALUES
+    ]  # weights give no shapes
+    graph = helper.make_graph(model.graph.node, "shapes", model.graph.input, model.graph.output, small)
+    light = helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
+    known = {
+        value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+        for value in onnx.shape_inference.infer_shapes(light).graph.value_info
+        if value.type.tensor_type.HasField("shape")
+    }
+    return known | {tensor.name: list(tensor.dims) for tensor in model.graph.initializer}
+
+
+def _match(model: onnx.ModelProto, softmax: onnx.NodeProto, shapes: Mapping[str, list[int]]) -> _Attention | None:
+    if softmax.op_type != "Softmax" or _attribute(softmax, "axis", -1) not in (-1, 3):
         return None
     makers, readers = producers(model), consumers(model)
     scores, mask = makers[softmax.input[0]], ""
@@ -103,7 +123,11 @@ def _match(model: onnx.ModelProto, softmax: onnx.NodeProto) -> _Attention | None
     if scores.op_type != "MatMul" or len(after) != 1 or after[0].op_type != "MatMul":
         return None
     result = _merged_heads(readers, after[0].output[0])
-    query, key, value = (_factor(model, makers, name) for name in (*scores.input, after[0].input[1]))
+    places = ((scores.input[0], _HEADS), (scores.input[1], _HEADS_TURNED), (after[0].input[1], _HEADS))
+    query, key, value = (_factor(model, makers, name, order) for name, order in places)
+    shape = shapes.get(mask, [0] * 4)
+    if len(shape) != 4 or shape[2] == 1:
+        return None  # the kernel spreads a mask over texts and heads, not over rows
     if result is None or query is None or key is None or value is None:
         return None
     different = len({factor.projection for factor in (query, key, value)}) == 3  # a packed one is cut by other means
@@ -117,13 +141,20 @@ def _merged_heads(readers: dict[str, list[onnx.NodeProto]], name: str) -> str | 
         after = readers.get(name, [])
         if len(after) != 1 or after[0].op_type != op_type:
             return None
+        if op_type == "Transpose" and tuple(_attribute(after[0], "perm", ())) != _HEADS:
+            return None
         name = after[0].output[0]
     return name
 
 
-def _factor(model: onnx.ModelProto, makers: dict[str, onnx.NodeProto], name: str) -> _Factor | None:
-    """Walk back from a factor of a head's product to the projection; None when something else lies between."""
-    known, heads, scale = constants(model), None, 1.0
+def _factor(
+    model: onnx.ModelProto, makers: dict[str, onnx.NodeProto], name: str, wanted: tuple[int, ...]
+) -> _Factor | None:
+    """Walk back from a factor of a head's product to the projection; None when something else lies between.
+
+    `wanted` is the order that the axes (n, l, heads, d) must have arrived in.
+    """
+    known, heads, scale, order = constants(model), None, 1.0, (0, 1, 2, 3)
     while name in makers and makers[name].op_type in _MOVES:
         node = makers[name]
         if node.op_type == "Reshape":
@@ -132,10 +163,20 @@ def _factor(model: onnx.ModelProto, makers: dict[str, onnx.NodeProto], name: str
             if node.input[1] not in known or numpy_helper.to_array(known[node.input[1]]).size != 1:
                 return None
             scale *= float(numpy_helper.to_array(known[node.input[1]]).item())
+        if node.op_type == "Transpose":
+            moved = tuple(_attribute(node, "perm", ()))
+            moved = (0, 1, 3, 2) if moved == (0, 2, 1) else moved  # of (n * heads, l, d)
+            if len(moved) != 4:
+                return None
+            order = tuple(moved[axis] for axis in order)
         name = node.input[0]
-    if heads is None or name not in makers or makers[name].op_type not in ("Add", "MatMul"):
+    if heads is None or order != wanted or name not in makers or makers[name].op_type not in ("Add", "MatMul"):
         return None
     return _Factor(name, heads, scale)
+
+
+def _attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
+    return next((helper.get_attribute_value(found) for found in node.attribute if found.name == name), default)
 
 
 def _split_heads(known: dict[str, onnx.TensorProto], makers: dict[str, onnx.NodeProto], shape: str) -> int | None:

@@ -111,6 +111,9 @@ def prepare(model: onnx.ModelProto) -> onnx.ModelProto:
     _soften_masks(prepared)
     inferred = onnx.shape_inference.infer_shapes(prepared)
     del inferred.metadata_props[:]
+    used = {node.domain for node in inferred.graph.node}
+    for entry in [entry for entry in inferred.opset_import if entry.domain not in used]:
+        inferred.opset_import.remove(entry)  # onnxruntime writes down every domain that it knows
     return inferred
 
 
