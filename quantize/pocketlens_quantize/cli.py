@@ -21,7 +21,7 @@ _TARGETS = ("this", "x86-64", "x86-64-vnni", "arm64")
 @click.argument("model")
 @click.option("--out", type=_PATH, help="The smaller model folder to make.")
 @click.option("--target", type=click.Choice(_TARGETS), default="this", show_default=True,
-              help="The processor that will run it; x86-64 is safe on all of them, x86-64-vnni is more accurate.")  # fmt: skip
+              help="What will run it; x86-64 is safe on all such processors, x86-64-vnni is more accurate.")  # fmt: skip
 @click.option("--calibration", type=_PATH, metavar="PICTURES", help="Pictures like those it will see, 128 or more.")
 @click.option("--measuring", type=_PATH, metavar="PICTURES",
               help="Other pictures for the proof; by default half of --calibration is kept aside.")  # fmt: skip
@@ -79,7 +79,7 @@ def _memory() -> Path:
 def _print(manifest: ModelManifest, out: Path, as_json: bool) -> None:
     import dataclasses
 
-    from pocketlens_quantize.report import PAGE, proof_table
+    from pocketlens_quantize.report import PAGE, proof_rows
 
     made = manifest.quantization
     assert made is not None
@@ -89,7 +89,7 @@ def _print(manifest: ModelManifest, out: Path, as_json: bool) -> None:
         click.echo(json.dumps(shown | {"size_bytes": files}, indent=2))
         return
     towers = [name for name in ("text", "image") if f"{name}_bytes" in manifest.quality]
-    rows = [("", *towers), *proof_table(manifest, towers)]
+    rows = [("", *towers), *proof_rows(manifest.quality, towers)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
@@ -104,7 +104,7 @@ def _explain(
     from pocketlens_quantize.explain import explain_model, table
 
     rows = explain_model(
-        model, target, calibration=calibration, measuring=measuring, texts=texts,
+        model, target, calibration=calibration, measuring=measuring, texts=texts, memory=_memory(),
         progress=lambda line: click.echo(line, err=True),
     )  # fmt: skip
     if as_json:

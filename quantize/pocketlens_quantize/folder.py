@@ -28,7 +28,7 @@ from pocketlens_quantize.report import TowerReport, write_report
 from pocketlens_quantize.search import Found, Search, describe, nearest
 from pocketlens_quantize.target import Target, processor_name
 from pocketlens_quantize.tolerance import tolerance_of
-from pocketlens_quantize.trial import Trials, conditions_of
+from pocketlens_quantize.trial import Trials
 
 OPERATORS = "required_operators.config"
 _PROFILED = 12  # inputs on which node times are taken
@@ -120,9 +120,8 @@ def _search_all(
     end = time.monotonic() + request.minutes * 60
     found: dict[TowerName, Found] = {}
     for left, (name, tower) in zip(range(len(towers), 0, -1), towers.items(), strict=True):
-        conditions = conditions_of(tower.model, steering.sha256, request.target.name, ort.__version__, processor_name())
         inputs = steering.steering(name)
-        trials = Trials(tower, inputs, memory=request.memory / f"{conditions[:16]}.json", conditions=conditions)
+        trials = Trials(tower, inputs, memory=request.memory, target=request.target, inputs_sha256=steering.sha256)
         deadline = time.monotonic() + (end - time.monotonic()) / left
         search = Search(tower, trials, request.gates[name], deadline=deadline, progress=progress)
         found[name] = search.run(inputs.feeds[:_PROFILED])

@@ -23,6 +23,7 @@ from pocketlens_quantize.target import Target
 Method: TypeAlias = Literal["float16", "int8-storage", "dynamic", "static", "weights8", "weights4", "optimum"]
 STORAGE: tuple[Method, ...] = ("float16", "int8-storage")  # smaller on disk, float32 when it runs
 _BLOCK = 128  # weights per scale; 32 costs 15 % more time on MiniLM for 0.0005 of cosine
+_CALIBRATED = 256  # inputs: histograms of more take minutes and change no range that matters
 _TABLE_ROWS = 1_000  # a Gather of fewer rows reads positions, not tokens
 
 
@@ -105,7 +106,7 @@ class Tower:
 
     def build(self, plan: Plan) -> onnx.ModelProto:
         """Return the graph of a plan, ready to be saved."""
-        model = self._quantize(plan)
+        model = self.quantize(plan)
         if self.kind == "text" and plan.method != "float16":
             for table in _token_tables(model):
                 quantize_table(model, table)
@@ -117,14 +118,14 @@ class Tower:
         store_float16(model, _storable(model))
         return model
 
-    def _quantize(self, plan: Plan) -> onnx.ModelProto:
+    def quantize(self, plan: Plan) -> onnx.ModelProto:
+        """Return the graph of a plan before nodes are fused and what stays float32 is stored in fewer bits."""
         if plan.method in STORAGE:
             return copy_of(self.model)
         exempt = {*plan.weights8, *plan.floats}
         nodes = [name for name in self.nodes if name not in exempt]
         if plan.method == "static":
-            assert plan.calibration is not None
-            quantized = self._static(plan.calibration, plan.smooth).quantize(nodes, self.target)
+            quantized = self.calibrated(plan).quantize(nodes, self.target)
             return _few_bits(quantized, plan.weights8, 8) if plan.weights8 else quantized
         products = [name for name in self.products if name not in exempt]
         if plan.method == "dynamic":
@@ -133,10 +134,13 @@ class Tower:
             return self._optimum()
         return _few_bits(copy_of(self.prepared), products, 4 if plan.method == "weights4" else 8)
 
-    def _static(self, calibration: Calibration, smooth: bool) -> StaticGraph:
-        key = (calibration, smooth)
+    def calibrated(self, plan: Plan) -> StaticGraph:
+        """Return the graph with the ranges of a static plan, calibrated when it is first asked for."""
+        assert plan.calibration is not None
+        key = (plan.calibration, plan.smooth)
         if key not in self._calibrated:
-            self._calibrated[key] = StaticGraph(self.prepared, self._feeds, calibration=calibration, smooth=smooth)
+            feeds = self._feeds[:_CALIBRATED]
+            self._calibrated[key] = StaticGraph(self.prepared, feeds, calibration=plan.calibration, smooth=plan.smooth)
         return self._calibrated[key]
 
     def _optimum(self) -> onnx.ModelProto:

@@ -31,8 +31,8 @@ class Pair:
 def measure(pairs: Mapping[TowerName, Pair], side: Side, *, timed: bool) -> dict[str, float]:
     """Return the figures of model.json's `quality`, by name.
 
-    "a_on_b" reads: queries by the towers a on a gallery encoded by the image tower b. Float queries on a float gallery are
-    1 in agreement by definition. What cannot be measured (no captions, one tower alone) is left out.
+    "a_on_b" reads: queries by the towers a on a gallery encoded by the image tower b. What cannot be measured (no
+    captions, one tower alone) is left out.
 
     Args:
         pairs: the towers, by "text" and "image".

@@ -40,9 +40,12 @@ def page(manifest: ModelManifest, reports: Sequence[TowerReport]) -> str:
     )
     parts = [
         f"# {manifest.name}, quantized for {made.target}\n",
-        f"{timed} Calibration and search looked at one half of the inputs (sha256 {made.calibration_sha256[:16]}…); the",
-        f"first table is of the other half (sha256 {made.measuring_sha256[:16]}…), which nothing was chosen by.\n",
-        _table(("", *(report.tower for report in reports)), _proof_rows(manifest.quality, reports)),
+        f"{timed} Calibration and search looked at one half of the inputs (sha256 {made.calibration_sha256[:16]}…);",
+        f"the first table is of the other half (sha256 {made.measuring_sha256[:16]}…), which nothing was chosen by.\n",
+        _table(
+            ("", *(report.tower for report in reports)),
+            proof_rows(manifest.quality, [report.tower for report in reports]),
+        ),
         f"![latency and fidelity of every plan]({PLOT})\n",
     ]
     for report in reports:
@@ -50,13 +53,8 @@ def page(manifest: ModelManifest, reports: Sequence[TowerReport]) -> str:
     return "\n".join(parts)
 
 
-def proof_table(manifest: ModelManifest, reports: Sequence[str]) -> list[tuple[str, ...]]:
-    """Return the rows of the proof, first cell the name, for the named towers."""
-    return [row for row in _proof_rows(manifest.quality, reports)]
-
-
-def _proof_rows(quality: Mapping[str, float], towers: Iterable[Any]) -> list[tuple[str, ...]]:
-    names = [tower if isinstance(tower, str) else tower.tower for tower in towers]
+def proof_rows(quality: Mapping[str, float], towers: Sequence[str]) -> list[tuple[str, ...]]:
+    """Return the rows of the proof: what is measured, then a cell for each tower."""
     rows = [
         ("size, MB (float32)", "{bytes:.1f} ({float_bytes:.1f})", 1e-6),
         ("size over float32", "{size_ratio:.3f}", 1),
@@ -79,7 +77,7 @@ def _proof_rows(quality: Mapping[str, float], towers: Iterable[Any]) -> list[tup
     ]
     filled = []
     for title, pattern, factor in rows:
-        cells = [_fill(pattern, quality, name, factor) for name in names]
+        cells = [_fill(pattern, quality, name, factor) for name in towers]
         if any(cells):
             filled.append((title, *(cell or "-" for cell in cells)))
     return filled

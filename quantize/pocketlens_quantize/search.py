@@ -1,8 +1,8 @@
 """The search for each node's precision: the fastest plan that passes the gate, int8 only where it pays.
 
 Whole-tower plans come first. When the fastest of them misses the gate, its nodes are ranked by the error that each
-makes alone, and the worst are put back, products to 8-bit weights and convolutions to float32, as few as will do. Then nodes
-that int8 does not make faster go back too, if that makes the whole tower faster.
+makes alone, and the worst are put back, products to 8-bit weights and convolutions to float32, as few as will do. Then
+nodes that int8 does not make faster go back too, if that makes the whole tower faster.
 """
 
 from __future__ import annotations
@@ -65,11 +65,19 @@ class Search:
         for plan in self._tower.plans():
             self._try(plan)
         base = self._fastest_static()
+        if (
+            base is not None and self._tower.target.timed_here and _speed(base) > PAYS
+        ):  # as a whole; perhaps not the nodes that int8 makes faster
+            base = self._drop_what_does_not_pay(base, feeds)
+        if (base is not None and _speed(base) <= PAYS) or not self._tower.target.timed_here:
+            self._refine(base, feeds)
+        return Found(self._choose(), tuple(self._done), self._finished)
+
+    def _refine(self, base: Trial | None, feeds: Sequence[Feed]) -> None:
         if base is not None and not self.passes(base):
-            base = self._refined(base)
+            base = self._put_back(base)
         if base is not None and self.passes(base) and self._tower.target.timed_here:
             self._drop_what_does_not_pay(base, feeds)
-        return Found(self._choose(), tuple(self._done), self._finished)
 
     def passes(self, trial: Trial) -> bool:
         """Whether a trial reaches the gate, with something to spare."""
@@ -101,12 +109,12 @@ class Search:
     def _fastest_static(self) -> Trial | None:
         """Return the static plan to refine: the nearest to float32 among the fastest."""
         static = [trial for trial in self._done if trial.plan.method == "static" and trial.failed is None]
-        if not static or min(map(_speed, static)) > 1:
-            return None  # int8 makes this tower slower
+        if not static:
+            return None
         close = [trial for trial in static if _speed(trial) <= min(map(_speed, static)) * _CLOSE]
         return max(close, key=lambda trial: (trial.agreement_at_10, trial.cosine_mean))
 
-    def _refined(self, base: Trial) -> Trial | None:
+    def _put_back(self, base: Trial) -> Trial | None:
         """Put nodes back until the plan passes, in two orders; return the faster of the two, None when none passes.
 
         Worst first is the fewest nodes. From the input on makes one float32 part, where the pictures are largest and
@@ -116,10 +124,10 @@ class Search:
         orders = [self._ranked(base.plan)]
         if convolutions:
             orders.append([*self._tower.products, *convolutions])
-        found = [trial for order in orders if (trial := self._put_back(base, order)) is not None]
+        found = [trial for order in orders if (trial := self._put_back_in_order(base, order)) is not None]
         return min(found, key=_speed, default=None)
 
-    def _put_back(self, base: Trial, ranked: Sequence[str]) -> Trial | None:
+    def _put_back_in_order(self, base: Trial, ranked: Sequence[str]) -> Trial | None:
         """Put as few of the first nodes back as make the plan pass; None when time ran out first."""
         passing, few, many = None, 0, 1
         while many - few > 1 or passing is None:  # doubling until it passes, then halving the step
@@ -149,15 +157,17 @@ class Search:
         others = [name for name in nodes if name not in self._tower.products]
         return dataclasses.replace(plan, weights8=tuple(products), floats=tuple(others))
 
-    def _drop_what_does_not_pay(self, base: Trial, feeds: Sequence[Feed]) -> None:
+    def _drop_what_does_not_pay(self, base: Trial, feeds: Sequence[Feed]) -> Trial | None:
+        """Put the nodes back to float32 that int8 does not make faster; None when there are none."""
         if self._late():
-            return
+            return None
         before = by_weighted_node(self._tower.prepared, node_times(self._tower.model, feeds))
         after = by_weighted_node(self._tower.prepared, node_times(self._tower.build(base.plan), feeds))
         kept = {*base.plan.weights8, *base.plan.floats}
         slower = [name for name in self._tower.nodes if name not in kept and after.get(name, 0) > before.get(name, 1e9)]
-        if slower:
-            self._try(dataclasses.replace(base.plan, floats=(*base.plan.floats, *slower)))
+        if not slower:
+            return None
+        return self._try(dataclasses.replace(base.plan, floats=(*base.plan.floats, *slower)))
 
     def _choose(self) -> Trial | None:
         passing = [trial for trial in self._done if self.passes(trial)]

@@ -43,6 +43,9 @@ class StaticGraph:
         feeds: calibration inputs.
         calibration: how a range is taken from what was seen.
         smooth: whether to move the spread of MatMuls' activations into their weights.
+
+    Attributes:
+        model: the float32 graph with the branches and smoothed weights that it quantizes.
     """
 
     def __init__(
@@ -50,18 +53,18 @@ class StaticGraph:
     ) -> None:
         products = [node.name for node in weighted_nodes(model) if node.op_type in PRODUCTS]
         self._plain = model
-        self._model = copy_of(model)
+        self.model = copy_of(model)
         values = sorted({node.input[0] for node in model.graph.node if node.name in set(products)})
-        branch(self._model, products, channel_maxima(model, values, feeds) if smooth else None)
-        prune(self._model)
-        self._model = onnx.shape_inference.infer_shapes(self._model)
-        self._ranges = _calibrate(self._model, feeds, calibration)
+        branch(self.model, products, channel_maxima(model, values, feeds) if smooth else None)
+        prune(self.model)
+        self.model = onnx.shape_inference.infer_shapes(self.model)
+        self._ranges = _calibrate(self.model, feeds, calibration)
 
     def quantize(self, nodes: Collection[str], target: Target) -> onnx.ModelProto:
         """Return the graph with the named nodes in int8, per-channel weights; the others are as they were."""
         from onnxruntime.quantization import QDQQuantizer, QuantType
 
-        model = copy_of(self._model)
+        model = copy_of(self.model)
         _join_again(model, self._plain, nodes)
         clamps = _clamps_after(model, nodes)
         with quiet():

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 
 from pocketlens._types import Float32s
 from pocketlens.errors import PocketlensError
@@ -19,6 +20,7 @@ from pocketlens.files import write_file
 from pocketlens_quantize import metrics
 from pocketlens_quantize.plan import Plan, Tower
 from pocketlens_quantize.session import Feed, alternate, embed, open_session
+from pocketlens_quantize.target import Target, processor_name
 
 _ROUNDS = 40
 _ALONE = 24  # inputs on which a single node's error is measured
@@ -70,15 +72,16 @@ class Trials:
     Args:
         tower: what plans are made of.
         steering: inputs to compare on.
-        memory: a JSON file, made when missing. What was measured under other conditions is not taken from it.
-        conditions: hex hash of all that a result depends on beside the plan.
+        memory: a folder of JSON files, one for each set of conditions that a result depends on beside the plan.
+        target: the processor that plans are made for.
+        inputs_sha256: hash of the steering inputs.
     """
 
-    def __init__(self, tower: Tower, steering: Steering, *, memory: Path, conditions: str) -> None:
+    def __init__(self, tower: Tower, steering: Steering, *, memory: Path, target: Target, inputs_sha256: str) -> None:
         self._tower = tower
         self._steering = steering
-        self._memory = memory
-        self._conditions = conditions
+        self._conditions = _conditions(tower.model, inputs_sha256, target.name, ort.__version__, processor_name())
+        self._memory = memory / f"{self._conditions[:16]}.json"
         self._known: dict[str, Any] = self._read()
         self._float: Any = None
         self._expected: Float32s | None = None
@@ -156,7 +159,7 @@ class Trials:
         write_file(self._memory, content.encode())
 
 
-def conditions_of(model: onnx.ModelProto, *parts: str) -> str:
+def _conditions(model: onnx.ModelProto, *parts: str) -> str:
     """Return a hex sha256 over a graph, the strategies' own code, and whatever else results depend on."""
     digest = hashlib.sha256(model.SerializeToString(deterministic=True))
     for source in sorted(Path(__file__).parent.glob("*.py")):
