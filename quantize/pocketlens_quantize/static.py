@@ -75,7 +75,7 @@ class StaticGraph:
                 weight_qType=QuantType.QInt8,
                 activation_qType=QuantType.QUInt8 if target.activation == "uint8" else QuantType.QInt8,
                 tensors_range=self._ranges,
-                nodes_to_quantize=[*nodes, *clamps],
+                nodes_to_quantize=[*nodes, *clamps, ""],  # an empty list would mean all of them
                 nodes_to_exclude=[],
                 op_types_to_quantize=[*WEIGHTED, *CLAMPS],
                 # A product's result goes on in float32 (a bias, a norm, a softmax): nothing is gained by rounding it.
