@@ -21,7 +21,7 @@ from pocketlens_quantize.graph import WEIGHTED, consumers, weighted_nodes
 
 Feed: TypeAlias = Mapping[str, NDArray[Any]]
 
-_PASSES = re.compile(r"(_nchwc|_token_\d+|_quant|/duplicated\w*)+$")  # what onnxruntime's passes add to a node's name
+_PASSES = re.compile(r"(_nchwc|_token_\d+|_quant|_Q[48]|/duplicated\w*)+$")  # what onnxruntime adds to a node's name
 
 
 def open_session(model: onnx.ModelProto | bytes, *, threads: int = 1, profile: Path | None = None) -> Any:

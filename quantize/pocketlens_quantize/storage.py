@@ -103,9 +103,10 @@ def quantize_matmuls(
     from onnxruntime.quantization.matmul_nbits_quantizer import DefaultWeightOnlyQuantConfig, MatMulNBitsQuantizer
 
     config = DefaultWeightOnlyQuantConfig(block_size=block, is_symmetric=False, accuracy_level=4, bits=bits)
-    included = None if nodes is None else [*nodes, ""]  # an empty list would mean all of them
+    # Its list of nodes to include is of what to quantize beside all MatMuls.
+    others = [] if nodes is None else [node.name for node in model.graph.node if node.name not in nodes]
     with quiet():
-        quantizer = MatMulNBitsQuantizer(model, algo_config=config, nodes_to_include=included)
+        quantizer = MatMulNBitsQuantizer(model, algo_config=config, nodes_to_exclude=others)
         quantizer.process()
     quantized: onnx.ModelProto = quantizer.model.model
     return quantized

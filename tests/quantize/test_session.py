@@ -78,5 +78,6 @@ def test_every_weighted_node_of_an_int8_tower_is_timed() -> None:
     assert set(found) == set(tower.nodes)
     feeds = towers.text_feeds(16)
     tower = Tower("text", towers.text_tower(), feeds, TARGET)
-    found = by_weighted_node(tower.prepared, node_times(tower.build(Plan("static", "minmax", smooth=True)), feeds[:3]))
-    assert set(found) == set(tower.nodes)
+    for plan in (Plan("static", "minmax", smooth=True), Plan("weights8"), Plan("weights4"), Plan("dynamic")):
+        found = by_weighted_node(tower.prepared, node_times(tower.build(plan), feeds[:3]))
+        assert set(found) >= set(tower.products) - {"head.Gemm"}, plan.label

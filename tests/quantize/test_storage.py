@@ -91,3 +91,21 @@ def test_eight_bit_matmuls_are_close_and_independent_of_the_batch(model: onnx.Mo
     together = run(quantized)
     assert cosines(together, expected).min() > 0.999
     np.testing.assert_allclose(run(quantized, IDS[:1]), together[:1], atol=1e-4)
+
+
+def test_only_the_named_matmuls_get_eight_bits(rng: np.random.Generator) -> None:
+    weights = {name: rng.standard_normal((WIDTH, WIDTH)).astype(np.float32) for name in ("first", "second", "third")}
+    nodes = []
+    for value, name in zip(("x", "first.out", "second.out"), weights, strict=True):
+        nodes.append(
+            helper.make_node("MatMul", [value, name], ["out" if name == "third" else f"{name}.out"], name=name)
+        )
+    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", WIDTH])]
+    outputs = [helper.make_tensor_value_info("out", TensorProto.FLOAT, ["n", WIDTH])]
+    initializers = [numpy_helper.from_array(value, name) for name, value in weights.items()]
+    graph = helper.make_graph(nodes, "products", inputs, outputs, initializers)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    for named in ([], ["second"], ["first", "third"]):
+        copied = onnx.ModelProto.FromString(model.SerializeToString())
+        kinds = [node.op_type for node in quantize_matmuls(copied, named).graph.node]
+        assert kinds == ["MatMulNBits" if name in named else "MatMul" for name in weights]
