@@ -148,7 +148,7 @@ class Trials:
     def _read(self) -> dict[str, Any]:
         try:
             data = json.loads(self._memory.read_text(encoding="utf-8"))
-            known: dict[str, Any] = data["trials"] if data["conditions"] == self._conditions else {}
+            known: dict[str, Any] = dict(data["trials"]) if data["conditions"] == self._conditions else {}
         except (OSError, ValueError, LookupError, TypeError):
             return {}  # a cache that cannot be read is no cache
         return known
