@@ -11,17 +11,17 @@ import click
 
 from pocketlens.errors import PocketlensError
 
-SCRIPTS = ("imports", "codes", "draft", "latency", "cold_start", "crossover")
+SCRIPTS = ("imports", "codes", "draft", "latency", "quantization", "cold_start", "crossover")
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("names", nargs=-1, type=click.Choice(SCRIPTS))
 @click.option("--work", type=_FOLDER, help="Keep what is exported for measuring in this folder, for the next run.")
-@click.option("--float-model", type=_FOLDER, help="lens-base before quantization, to compare the shipped one with.")
+@click.option("--float-model", type=_FOLDER, help="lens-base before quantization, to quantize and compare it.")
 @click.option("--quick", is_flag=True, help="Tiny sizes, to try a script out; nothing is written.")
 def main(names: tuple[str, ...], work: Path | None, float_model: Path | None, quick: bool) -> None:
-    """Measure, and write benchmarks/results/NAME.json. Run it on a quiet machine; all scripts take about 30 minutes."""
+    """Measure, and write benchmarks/results/NAME.json. Run it on a quiet machine; all scripts take about two hours."""
     os.environ["OPENBLAS_NUM_THREADS"] = "1"  # NumPy's own; read when NumPy is first imported, which is just below
     from pocketlens_bench.measure import RESULTS, Options, write_report
 

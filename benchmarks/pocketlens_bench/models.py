@@ -1,4 +1,4 @@
-"""The model that latency and cold start are measured on: MobileCLIP2-S0 with seeded weights, in torch and exported.
+"""The models that are measured: MobileCLIP2-S0, or another by name, with seeded weights, in torch and exported.
 
 The architecture is real and the weights are not: times, memory and the agreement of torch and ONNX are those of the
 trained model, hits are not. A checkpoint is written first, so that open_clip and the exporter read the same weights.
@@ -27,13 +27,14 @@ _FITTED = 32
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """A checkpoint of `NAME` that open_clip loads, and the model folder exported from it."""
+    """A checkpoint of the architecture `name` that open_clip loads, and the model folder exported from it."""
 
+    name: str
     checkpoint: Path
     folder: Path
 
 
-def mobileclip(options: Options, progress: Progress) -> Exported:
+def mobileclip(options: Options, progress: Progress, *, name: str = NAME) -> Exported:
     """Return the checkpoint and the model folder, made in `options.work` unless they are there already."""
     import torch
 
@@ -42,14 +43,14 @@ def mobileclip(options: Options, progress: Progress) -> Exported:
     from pocketlens_export.folder import Request, export_model
 
     work = options.work or temporary_folder()
-    made = Exported(work / f"{NAME}.pt", work / NAME)
-    architecture = registered_architecture(NAME, None)
+    made = Exported(name, work / f"{name}.pt", work / name)
+    architecture = registered_architecture(name, None)
     if not made.checkpoint.is_file():
         clip = load_clip(architecture, Weights(seed=0), sample_pixels(_FITTED, architecture.preprocessing.side))
         torch.save(clip.model.state_dict(), made.checkpoint)
     if not made.folder.is_dir():
         licence, weights = "none (random weights)", Weights(path=made.checkpoint)
-        request = Request(architecture, weights, NAME, licence, tokenizer=None, pictures=None)
+        request = Request(architecture, weights, name, licence, tokenizer=None, pictures=None)
         export_model(request, made.folder, progress)
     return made
 
@@ -59,7 +60,7 @@ def load_torch(exported: Exported) -> Any:
     from pocketlens_export.architecture import registered_architecture
     from pocketlens_export.clip import Weights, load_clip
 
-    architecture = registered_architecture(NAME, None)
+    architecture = registered_architecture(exported.name, None)
     pixels = sample_pixels(1, architecture.preprocessing.side)
     return load_clip(architecture, Weights(path=exported.checkpoint), pixels)
 

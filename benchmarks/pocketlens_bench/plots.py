@@ -1,4 +1,4 @@
-"""The plots of docs/: recall of codes, and time of scan and graph by gallery size. Needs matplotlib when it draws."""
+"""The plots of docs/: what quantizing costs, recall of codes, time of scan and graph. Drawing needs matplotlib."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from pocketlens.tune import TARGET_RECALL
+
+_NO_ERROR = 1e-6  # what a logarithmic axis shows of none at all; tables round cosines to this
 
 
 def write_plots(results: dict[str, dict[str, Any]], docs: Path) -> None:
@@ -15,13 +17,32 @@ def write_plots(results: dict[str, dict[str, Any]], docs: Path) -> None:
     matplotlib.use("Agg")
     matplotlib.rcParams.update({"svg.hashsalt": "pocketlens", "font.size": 9, "figure.dpi": 100})
     (docs / "plots").mkdir(parents=True, exist_ok=True)
-    for name, draw in (("codes", _codes), ("crossover", _crossover)):
+    for name, draw in (("quantization", _quantization), ("codes", _codes), ("crossover", _crossover)):
         if name in results:
             from matplotlib.figure import Figure
 
             figure = Figure(figsize=(6.4, 3.2), layout="constrained")
             draw(figure.subplots(), results[name]["tables"])
             figure.savefig(docs / "plots" / f"{name}.svg", metadata={"Date": None, "Creator": None})
+
+
+def _quantization(axes: Any, tables: dict[str, Any]) -> None:
+    """Draw each way to quantize by its time and its error: down and to the left is better. float32 is the line at 1."""
+    rows = [
+        row for table in tables.values() for row in table if "mean cosine" in row and row["mean cosine"] is not None
+    ]
+    ways = list(dict.fromkeys(row["what"] for row in rows if row["what"] != "ONNX float32"))
+    for way in ways:
+        for tower, marker in (("text", "o"), ("image", "s")):
+            found = [row for row in rows if (row["what"], row["tower"]) == (way, tower)]
+            times = [row["time over ONNX float32"] for row in found]
+            errors = [max(1 - row["mean cosine"], _NO_ERROR) for row in found]
+            label = way if tower == "text" else None
+            axes.scatter(times, errors, s=28, marker=marker, color=f"C{ways.index(way)}", label=label)
+    axes.axvline(1, color="grey", linewidth=0.8)
+    axes.set(xscale="log", yscale="log", xlabel="time over ONNX float32's (circle: text, square: image)")
+    axes.set_ylabel("1 - mean cosine")
+    axes.legend(fontsize=8)
 
 
 def _codes(axes: Any, tables: dict[str, Any]) -> None:

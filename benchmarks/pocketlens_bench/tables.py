@@ -18,17 +18,18 @@ from pocketlens_bench.measure import RESULTS, ROOT, Row, read_report
 from pocketlens_bench.plots import write_plots
 
 Results = dict[str, dict[str, Any]]
-ORDER = ("cold_start", "latency", "codes", "crossover", "draft", "imports")
+ORDER = ("cold_start", "latency", "quantization", "codes", "crossover", "draft", "imports")
 _MEASUREMENTS = Path("docs") / "measurements.md"
 _TITLES = {
     "cold_start": "Cold start",
     "latency": "Encoder latency",
+    "quantization": "Quantization",
     "codes": "Codes",
     "crossover": "Scan or graph",
     "draft": "Reduced JPEG decoding",
     "imports": "Imports and sizes",
 }
-_PLOTS = {"codes": "plots/codes.svg", "crossover": "plots/crossover.svg"}
+_PLOTS = {name: f"plots/{name}.svg" for name in ("quantization", "codes", "crossover")}
 
 
 @click.command()
@@ -101,6 +102,7 @@ def readme_table(results: Results) -> str:
     makers: dict[str, Callable[[dict[str, Any]], list[Row]]] = {
         "cold_start": _cold_start_rows,
         "latency": _latency_rows,
+        "quantization": _quantization_rows,
         "codes": _codes_rows,
     }
     rows = [row for name, make in makers.items() if name in results for row in make(results[name])]
@@ -168,6 +170,22 @@ def _latency_rows(result: dict[str, Any]) -> list[Row]:
     if sizes:
         total = sum(row["MB"] for row in sizes)
         rows.append(_readme_row("size of lens-base, the model that ships, all files", f"{total:.0f} MB", "", None, ""))
+    return rows
+
+
+def _quantization_rows(result: dict[str, Any]) -> list[Row]:
+    rows: list[Row] = []
+    for title, table in result["tables"].items():
+        found = {(row["tower"], row["what"]): row for row in table if "tower" in row and "MB" in row}
+        for (tower, what), ours in found.items():
+            if what != "pocketlens quantize" or ours["p50 ms"] is None:
+                continue
+            float32 = found[tower, "ONNX float32"]
+            times = (f"{ours['p50 ms']:.1f} ms", f"{float32['p50 ms']:.1f} ms", ours["time over ONNX float32"])
+            quality = f"cosine {ours['mean cosine']:.4f}, agreement@10 {ours['agreement@10']:.3f}; "
+            quality += f"{ours['MB']:.1f} of {float32['MB']:.1f} MB"
+            kind = "stored smaller" if ours["how"].endswith("storage") else "int8"
+            rows.append(_readme_row(f"one {tower}, {title.split(',')[0]}, {kind}, 1 thread", *times, quality))
     return rows
 
 

@@ -45,6 +45,20 @@ def _codes(recall: float) -> dict[str, Any]:
     }
 
 
+def _quantization() -> dict[str, Any]:
+    def row(tower: str, what: str, ms: float | None, how: str = "") -> dict[str, Any]:
+        times = {"p50 ms": ms, "time over ONNX float32": None if ms is None else ms / 30}
+        quality = {"mean cosine": None if ms is None else 0.99912, "agreement@10": None if ms is None else 0.97}
+        return {"tower": tower, "what": what, **times, "MB": None if ms is None else 8.0, **quality, "how": how}
+
+    first = [row("text", "ONNX float32", 30.0), row("text", "pocketlens quantize", 12.0, "static int8, minmax")]
+    first += [row("image", "ONNX float32", 30.0), row("image", "pocketlens quantize", 30.0, "float16 storage")]
+    second = [row("text", "ONNX float32", 30.0), row("text", "pocketlens quantize", None, "refused: no")]
+    distance = [{"model": "M1", "tower": "text", "what": "ONNX float32", "share": 0.5}]
+    tables = {"M1, one input": first, "M2, one input": second, "Ceiling": [{"what": "x", "measured": 1.0}]}
+    return _codes(0.97) | {"script": "quantization", "tables": tables | {"Distance to the ceiling": distance}}
+
+
 def _run(root: Path, *arguments: str) -> tuple[int, str]:
     result = CliRunner().invoke(main, [*arguments, "--root", str(root)])
     return result.exit_code, result.output
@@ -104,6 +118,24 @@ def test_a_table_aligns_numbers_and_shows_missing_values_as_nothing() -> None:
 def test_missed_bars_stand_out(root: Path) -> None:
     assert "| **no** |" in measurements({"codes": _codes(0.9)})
     assert "| yes |" in measurements({"codes": _codes(0.97)})
+
+
+def test_quantized_towers_stand_beside_float32_and_refused_ones_are_left_out_of_readme() -> None:
+    assert readme_table({"quantization": _quantization()}).splitlines()[2:4] == [
+        "| one text, M1, int8, 1 thread | 12.0 ms | 30.0 ms | 0.4 | cosine 0.9991, agreement@10 0.970; 8.0 of 8.0 MB |",
+        "| one image, M1, stored smaller, 1 thread | 30.0 ms | 30.0 ms | 1 "
+        "| cosine 0.9991, agreement@10 0.970; 8.0 of 8.0 MB |",
+    ]
+    page = measurements({"quantization": _quantization()})
+    assert "M2" not in readme_table({"quantization": _quantization()})
+    assert "refused: no" in page and "### Distance to the ceiling" in page
+    assert page.endswith("![Quantization](plots/quantization.svg)\n")
+
+
+def test_the_plot_of_quantization_leaves_out_what_has_no_cosine(root: Path) -> None:
+    (root / "benchmarks" / "results" / "quantization.json").write_text(json.dumps(_quantization()))
+    assert _run(root)[0] == 0
+    assert (root / "docs" / "plots" / "quantization.svg").stat().st_size <= 100_000
 
 
 def test_the_committed_results_make_tables() -> None:
