@@ -7,13 +7,21 @@ the others. The image tower is a stem, a depthwise convolution, and two 1x1 conv
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 import onnx
 import onnxruntime as ort
+import tokenizers
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
+
+from pocketlens.files import sha256_of
+from pocketlens.manifest import write_manifest
+from pocketlens.model import FORMAT, VERSION, FileRecord, ModelManifest, PictureSpec, Source, Space, TextSpec
+from pocketlens_quantize.queries import sample_queries
 
 Array: TypeAlias = NDArray[Any]
 Floats: TypeAlias = NDArray[np.float32]
@@ -278,3 +286,76 @@ def pictures(count: int, *, seed: int = 2) -> Uint8s:
 def picture_batches(feeds: Sequence[Feed], *, size: int = 8) -> list[dict[str, Array]]:
     pixels = np.concatenate([feed["pixels"] for feed in feeds])
     return [{"pixels": pixels[start : start + size]} for start in range(0, len(pixels), size)]
+
+
+def write_model(folder: Path, *, image: onnx.ModelProto | None = None, tokenizer: bool = True) -> Path:
+    """Write a model folder of both towers, with a tokenizer of words, and return it."""
+    folder.mkdir(parents=True)
+    graphs = {"text": text_tower(outlier=3), "image": image_tower() if image is None else image}
+    for tower, graph in graphs.items():
+        onnx.save(graph, str(folder / f"{tower}.onnx"))
+    if tokenizer:
+        _tokenizer().save(str(folder / "tokenizer.json"))
+    _write_golden(folder / "golden.npz", graphs)
+    names = sorted(path.name for path in folder.iterdir())
+    manifest = ModelManifest(
+        name="towers",
+        licence="Apache-2.0",
+        source=Source("towers", "seed 0"),
+        space=Space("towers@" + "0" * 64, DIM),
+        text=TextSpec(
+            file="text.onnx", precision="float32", opset=20, clean="lower", context_length=CONTEXT, pad_id=0, end_id=3,
+            pooling="mean", trim=True, placeholder_id=-1, token_dim=WIDTH,
+            tokenizer="tokenizer.json" if tokenizer else None,
+        ),
+        image=PictureSpec(
+            file="image.onnx", precision="float32", opset=20, side=SIDE, mode="shortest", interpolation="bilinear"
+        ),
+        quantization=None,
+        quality={"parity_text_min_cosine": 0.999},
+        made_with={"onnx": onnx.__version__},
+        files={name: FileRecord(sha256_of(folder / name), (folder / name).stat().st_size) for name in names},
+    )  # fmt: skip
+    write_manifest(folder / "model.json", manifest, format=FORMAT, version=VERSION)
+    return folder
+
+
+def _tokenizer() -> tokenizers.Tokenizer:
+    words = sorted({word for query in sample_queries(800) for word in query.lower().split()})[: TOKENS - 4]
+    vocabulary = {token: number for number, token in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *words])}
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+    tokenizer.post_processor = tokenizers.processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    tokenizer.add_special_tokens(["[CLS]", "[SEP]"])
+    return tokenizer
+
+
+def _write_golden(path: Path, graphs: Mapping[str, onnx.ModelProto]) -> None:
+    texts = ["red", "a dog on the beach", ""]
+    tokenizer = _tokenizer()
+    ids = np.zeros((len(texts), CONTEXT), dtype=np.int64)
+    for row, text in zip(ids, texts, strict=True):
+        found = tokenizer.encode(text).ids
+        row[: len(found)] = found
+    pixels = pictures(4, seed=5)
+    arrays = {
+        "text_utf8": np.frombuffer("".join(texts).encode(), dtype=np.uint8),
+        "text_offsets": np.cumsum([0, *(len(text.encode()) for text in texts)]),
+        "text_ids": ids,
+        "text_embedding": run(graphs["text"], text_feed(ids)),
+        "pixels": pixels,
+        "image_embedding": run(graphs["image"], {"pixels": pixels}),
+    }
+    bars = {f"{tower}_{bar}": np.float32(value) for tower in graphs for bar, value in
+            (("min_cosine", 0.99999), ("max_abs", 1e-4))}  # fmt: skip
+    np.savez(path, allow_pickle=False, **arrays, **bars)
+
+
+def write_pictures(folder: Path, count: int, *, seed: int = 7) -> Path:
+    """Write pictures 000.png and so on, and return their folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, pixels in enumerate(pictures(count, seed=seed)):
+        Image.fromarray(pixels).save(folder / f"{number:03}.png")
+    return folder
