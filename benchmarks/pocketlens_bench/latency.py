@@ -1,7 +1,7 @@
 """Time of one text and one picture through the encoders: torch eager against ONNX, with their cosine.
 
 torch runs open_clip's own model, both as open_clip builds it and with its training-time branches folded, which is what
-the exported graph holds. Same process, same threads, by turns.
+the exported graph holds. Same process, same threads, by turns. What int8 does to them is in quantization.py.
 """
 
 from __future__ import annotations
@@ -35,15 +35,13 @@ TEXTS = (
     "a bowl of fruit on a wooden kitchen table", "a steam train crossing a bridge in the snow", "a child's drawing",
     "people waiting at a bus stop in the rain", "the moon",
 )  # fmt: skip
-_LENGTHS = (12, 64)  # tokens: a real query, and a full context
 _PICTURES = 8
 EAGER, FUSED, ONNX = "torch eager", "torch eager, branches folded", "ONNX float32"
-SHIPPED, FLOAT = "as shipped", "before quantization, float32"
 Encode = Callable[[np.ndarray], np.ndarray]
 
 
 def run(options: Options, progress: Progress) -> Report:
-    """Return latency with cosine of MobileCLIP2-S0 in torch and ONNX and, where it is installed, of lens-base."""
+    """Return latency with cosine of MobileCLIP2-S0 in torch and ONNX and, where it is installed, lens-base's size."""
     rounds = 3 if options.quick else 40
     tables: dict[str, list[Row]] = {f"{NAME}, one input, torch against ONNX": _mobileclip(options, progress, rounds)}
     shipped = _lens_base()
@@ -56,9 +54,6 @@ def run(options: Options, progress: Progress) -> Report:
     if shipped is None:
         notes.append("lens-base was not there.")
     else:
-        progress("lens-base")
-        small = Model.open(options.float_model) if options.float_model else None
-        tables["lens-base, one input"] = _lens_base_rows(shipped, small, rounds)
         tables["lens-base, size"] = _sizes(shipped)
     table = next(iter(tables.values()))
     return Report(
@@ -140,30 +135,6 @@ def _lens_base() -> Model | None:
         return Model.open(find_model("lens-base"))
     except FormatError:
         return None
-
-
-def _lens_base_rows(shipped: Model, small: Model | None, rounds: int) -> list[Row]:
-    models = {SHIPPED: shipped} if small is None else {FLOAT: small, SHIPPED: shipped}
-    base = next(iter(models))
-    rows: list[Row] = []
-    for threads in (1, 2):
-        texts = {name: TextEncoder(model, threads=threads) for name, model in models.items()}
-        images = {name: ImageEncoder(model, threads=threads) for name, model in models.items()}
-        for length in _LENGTHS:
-            ids = _ids(texts[base], length)
-            about: Row = {"tower": "text", "tokens": length, "threads": threads}
-            runs: dict[str, Encode] = {name: encoder.encode_ids for name, encoder in texts.items()}
-            rows += compare(runs, ids, base, rounds=rounds, about=about)
-        pixels = sample_pixels(_PICTURES, images[base].spec.side)
-        runs = {name: encoder.encode_pixels for name, encoder in images.items()}
-        rows += compare(runs, pixels, base, rounds=rounds, about={"tower": "image", "tokens": None, "threads": threads})
-    return rows
-
-
-def _ids(encoder: TextEncoder, length: int) -> np.ndarray:
-    """Return real texts, repeated and cut to exactly `length` tokens, int64 (n, length)."""
-    rows = [(ids[:-1] * length)[: length - 1] + ids[-1:] for ids in encoder.tokenizer.ids(TEXTS)]
-    return np.array(rows, dtype=np.int64)
 
 
 def _sizes(model: Model) -> list[Row]:

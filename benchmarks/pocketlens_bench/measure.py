@@ -43,7 +43,7 @@ class Options:
 
     Attributes:
         work: folder that keeps what is exported for measuring, for the next run; None uses a temporary one.
-        float_model: folder of lens-base before quantization, to compare the shipped one with; None leaves that out.
+        float_model: folder of lens-base before quantization, to quantize it and compare; None leaves that out.
         quick: tiny sizes, for trying a script out; such results are not written.
     """
 

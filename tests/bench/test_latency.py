@@ -1,12 +1,8 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 
-from pocketlens.encoder import TextEncoder
-from pocketlens.model import Model
-from pocketlens_bench.latency import _ids, compare
+from pocketlens_bench.latency import compare
 
 
 def test_encoders_are_compared_on_every_input_alone() -> None:
@@ -22,10 +18,3 @@ def test_encoders_are_compared_on_every_input_alone() -> None:
     assert [row["least cosine with base"] for row in rows] == [1.0, 0.0]  # of 0 and 0.96
     assert set(seen) == {1}
     assert rows[0]["time over base"] == 1.0
-
-
-def test_texts_are_repeated_and_cut_to_a_length_with_their_markers(colours: Path) -> None:
-    ids = _ids(TextEncoder(Model.open(colours)), 6)
-    assert ids.shape[1] == 6
-    assert set(ids[:, 0]) == {2}
-    assert set(ids[:, -1]) == {3}
