@@ -133,6 +133,8 @@ def _search_all(
 
 def _nothing_passed(request: Request, name: str, found: Found) -> str:
     best, gate = nearest(found.trials), request.gates[name]
+    if not found.trials:
+        return f"{request.model.path}: {request.minutes:g} minutes did not suffice to try any plan, give --minutes"
     if best is None:
         return f"{request.model.path}: no plan for the {name} tower could be built: {found.trials[0].failed}"
     missed = gate.misses(
