@@ -188,11 +188,11 @@ def refused(made_of: Request, out: Path) -> str:
 def test_a_gate_that_nothing_reaches_writes_nothing_and_says_what_was_nearest(
     made: Made, source: Path, pictures: Path, texts: Path, memory: Path, tmp_path: Path
 ) -> None:
-    gates = {"text": Gate(1.0, 1.0, 0), "image": LOOSE["image"]}
+    gates = {"text": Gate(2.0, 1.0, 0), "image": LOOSE["image"]}
     made_of = dataclasses.replace(request(source, pictures, texts, memory), gates=gates)
     message = refused(made_of, tmp_path / "out")
     assert f"{source}: nothing reaches the text tower's gate. The nearest, float16 storage: cosine 1.0000" in message
-    assert "misses 1 by 0.0000" in message and "minutes" not in message
+    assert "mean cosine 1.0000 misses 2 by 1.0000" in message and "minutes" not in message
 
 
 def test_a_proof_that_misses_writes_nothing(
