@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,6 +31,21 @@ class Ceiling:
     float32: float
     int8: float
     memory: float
+
+    def or_more(self, other: Ceiling) -> Ceiling:
+        """Return the higher of two measurements, each by itself: a shared machine only ever takes away."""
+        higher = (max(self.float32, other.float32), max(self.int8, other.int8), max(self.memory, other.memory))
+        return Ceiling(*higher)
+
+    def with_shares(self, rows: Iterable[Row]) -> list[Row]:
+        """Return rows of `distance` with the share of the ceiling that each reaches."""
+        found = []
+        for row in rows:
+            limit = self.int8 if row["ceiling"] == "int8" else self.float32
+            shares: Row = {"share": significant(float(row["GOP/s"] or 0) / limit, 3)}
+            shares["share of memory"] = significant(float(row["weights read, GB/s"] or 0) / self.memory, 3)
+            found.append(row | shares)
+        return found
 
     def rows(self) -> list[Row]:
         """Return the three as a table."""
@@ -82,7 +97,6 @@ def weight_bytes(model: onnx.ModelProto) -> int:
 
 
 def distance(
-    ceiling: Ceiling,
     model: onnx.ModelProto,
     *,
     counted: onnx.ModelProto,
@@ -90,10 +104,9 @@ def distance(
     elapsed_ms: Sequence[float],
     int8: bool,
 ) -> Row:
-    """Return how near a graph comes to the ceiling.
+    """Return the operations and the bytes of weights a second that a graph reaches.
 
     Args:
-        ceiling: what the machine can do.
         model: the graph that ran.
         counted: the float32 graph, whose multiplications count.
         feeds: what went through in each round, from the first again when there are fewer.
@@ -108,16 +121,13 @@ def distance(
             by_shape[shape] = macs(counted, feed)
         counts.append(by_shape[shape])
     reached = float(np.median([2 * count / 1e6 / ms for count, ms in zip(counts, elapsed_ms, strict=True)]))
-    read, limit = weight_bytes(model), ceiling.int8 if int8 else ceiling.float32
-    moved = read / 1e6 / float(np.median(elapsed_ms))
+    read = weight_bytes(model)
     return {
         "million products": significant(float(np.median(counts)) / 1e6),
         "GOP/s": significant(reached),
-        "of the ceiling of": "int8" if int8 else "float32",
-        "share": significant(reached / limit, 3),
+        "ceiling": "int8" if int8 else "float32",
         "weights MB": significant(read / 1e6),
-        "weights read, GB/s": significant(moved),
-        "share of memory": significant(moved / ceiling.memory, 3),
+        "weights read, GB/s": significant(read / 1e6 / float(np.median(elapsed_ms))),
     }
 
 

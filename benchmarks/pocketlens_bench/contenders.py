@@ -117,12 +117,14 @@ def torch_eager(clip: Any, model: Model, tower: TowerName) -> Contender:
 
 def torch_int8(clip: Any, model: Model, tower: TowerName) -> Contender:
     """Return the same with what torch can quantize by itself: every Linear, dynamic int8."""
-    from torch import nn, qint8
+    from torch import float32, nn, qint8
     from torch.ao.quantization import quantize_dynamic
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch calls its own module deprecated
         small = quantize_dynamic(clip.model, {nn.Linear}, dtype=qint8)  # type: ignore[no-untyped-call]
+        for module in small.modules():
+            module.int8_original_dtype = float32  # where open_clip looks for a type when a Linear has no weight
         made = torch_eager(dataclasses.replace(clip, model=small), model, tower)
     part = small.text if tower == "text" else small.visual
     count = sum(".quantized." in type(module).__module__ for module in part.modules())

@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 
 from pocketlens.encoder import TextEncoder
-from pocketlens_bench.ceiling import Ceiling, distance, measure_ceiling
+from pocketlens_bench.ceiling import distance, measure_ceiling
 from pocketlens_bench.contenders import (
     Contender,
     Encode,
@@ -56,7 +56,7 @@ _ROUNDS = {"text": 200, "image": 100}
 def run(options: Options, progress: Progress) -> Report:
     """Return latency with cosine, agreement and size of every way to quantize, and the distance to the ceiling."""
     progress("ceiling")
-    ceiling = measure_ceiling(rounds=3) if options.quick else measure_ceiling()
+    ceiling = measure_ceiling()
     data, rounds = data_of(options), (dict.fromkeys(_ROUNDS, 3) if options.quick else _ROUNDS)
     tables: dict[str, list[Row]] = {}
     distances: list[Row] = []
@@ -73,15 +73,16 @@ def run(options: Options, progress: Progress) -> Report:
         sides = read_sides(
             subject.model, calibration=data.pictures, measuring=None, texts=data.texts, progress=progress
         )
-        rows, near, about = compare(subject, sides, ceiling, rounds=rounds, progress=progress)
+        rows, near, about = compare(subject, sides, rounds=rounds, progress=progress)
         tables[f"{name}, one input"] = rows
         distances += near
         bars += bars_of(name, rows)
         notes += about
+        ceiling = ceiling.or_more(measure_ceiling())
     return Report(
         settings={"rounds": rounds, "gates": {tower: dataclasses.asdict(gate) for tower, gate in DEFAULTS.items()}},
         threads=1,
-        tables={**tables, "Ceiling": ceiling.rows(), "Distance to the ceiling": distances},
+        tables={**tables, "Ceiling": ceiling.rows(), "Distance to the ceiling": ceiling.with_shares(distances)},
         bars=bars,
         notes=notes,
         packages=("numpy", "onnx", "onnxruntime", "torch", "open_clip_torch", "timm"),
@@ -89,14 +90,13 @@ def run(options: Options, progress: Progress) -> Report:
 
 
 def compare(
-    subject: Subject, sides: tuple[Side, Side], ceiling: Ceiling, *, rounds: Mapping[str, int], progress: Progress
+    subject: Subject, sides: tuple[Side, Side], *, rounds: Mapping[str, int], progress: Progress
 ) -> tuple[list[Row], list[Row], list[str]]:
     """Return a row for each tower and contender, those of the distance to the ceiling, and notes on the inputs.
 
     Args:
         subject: the model.
         sides: inputs to calibrate with, and those to time and compare on.
-        ceiling: what the machine can do.
         rounds: by tower, how often each contender is timed.
         progress: called with a line for each tower.
     """
@@ -124,7 +124,6 @@ def compare(
             )
             if each.graph is not None and what in (FLOAT, OURS):
                 found = distance(
-                    ceiling,
                     each.graph,
                     counted=onnx.load(str(file_of(subject.model, tower))),
                     feeds=feeds,

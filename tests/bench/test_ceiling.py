@@ -67,13 +67,18 @@ def test_weights_are_counted_as_they_lie_in_memory_without_the_table_of_tokens()
 
 def test_the_distance_is_of_the_rounds_that_were_timed() -> None:
     graph = _graph()
-    row = distance(CEILING, graph, counted=graph, feeds=[_feed()], elapsed_ms=[0.001, 0.002, 0.004], int8=False)
+    float32 = distance(graph, counted=graph, feeds=[_feed()], elapsed_ms=[0.001, 0.002, 0.004], int8=False)
+    int8 = distance(graph, counted=graph, feeds=[_feed()], elapsed_ms=[0.002], int8=True)
+    row, small = CEILING.with_shares([float32, int8])
     assert row["GOP/s"] == pytest.approx(2 * 2979 / 1e6 / 0.002, rel=1e-3)
     assert row["share"] == pytest.approx(2 * 2979 / 1e6 / 0.002 / 100, rel=1e-2)
     assert row["share of memory"] == pytest.approx(weight_bytes(graph) / 1e6 / 0.002 / 10, rel=1e-2)
-    small = distance(CEILING, graph, counted=graph, feeds=[_feed()], elapsed_ms=[0.002], int8=True)
-    assert (small["of the ceiling of"], row["of the ceiling of"]) == ("int8", "float32")
+    assert (small["ceiling"], row["ceiling"]) == ("int8", "float32")
     assert small["share"] == pytest.approx(float(row["share"] or 0) / 4, rel=1e-2)
+
+
+def test_the_ceiling_is_the_highest_that_was_reached() -> None:
+    assert CEILING.or_more(Ceiling(90.0, 500.0, 11.0)) == Ceiling(100.0, 500.0, 11.0)
 
 
 def test_a_machine_multiplies_and_reads() -> None:

@@ -11,14 +11,12 @@ from PIL import Image
 from torch import nn
 
 from pocketlens.model import Model
-from pocketlens_bench.ceiling import Ceiling
 from pocketlens_bench.contenders import attempt, plain_static, torch_eager, torch_int8
 from pocketlens_bench.measure import Row
 from pocketlens_bench.quantization import DYNAMIC, FLOAT, OURS, OVER, STATIC, bars_of, compare
 from pocketlens_bench.subjects import Subject
 from pocketlens_quantize.inputs import Side, read_sides
 
-CEILING = Ceiling(float32=100.0, int8=400.0, memory=10.0)
 ROUNDS = {"text": 3, "image": 3}
 
 
@@ -37,9 +35,7 @@ def sides(tmp_path_factory: pytest.TempPathFactory, colours: Path) -> tuple[Side
 
 def test_every_tower_and_contender_has_a_row_with_time_beside_cosine(colours: Path, sides: tuple[Side, Side]) -> None:
     model = Model.open(colours)
-    rows, near, (note,) = compare(
-        Subject("colours", model, model), sides, CEILING, rounds=ROUNDS, progress=lambda line: None
-    )
+    rows, near, (note,) = compare(Subject("colours", model, model), sides, rounds=ROUNDS, progress=lambda line: None)
     names = [FLOAT, DYNAMIC, STATIC, OURS]
     assert [(row["tower"], row["what"]) for row in rows] == [(tower, what) for tower in ROUNDS for what in names]
     for row in rows:
@@ -55,7 +51,7 @@ def test_every_tower_and_contender_has_a_row_with_time_beside_cosine(colours: Pa
 
 def test_a_refusal_is_a_row_and_a_missed_bar(colours: Path, sides: tuple[Side, Side]) -> None:
     subject = Subject("colours", Model.open(colours), "nothing reaches the gate")
-    rows, near, _ = compare(subject, sides, CEILING, rounds=ROUNDS, progress=lambda line: None)
+    rows, near, _ = compare(subject, sides, rounds=ROUNDS, progress=lambda line: None)
     refused = [row for row in rows if row["what"] == OURS]
     assert [(row["p50 ms"], row["how"]) for row in refused] == [(None, "refused: nothing reaches the gate")] * 2
     assert [row["what"] for row in near] == [FLOAT, FLOAT]
