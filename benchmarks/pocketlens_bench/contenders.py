@@ -127,8 +127,9 @@ def torch_int8(clip: Any, model: Model, tower: TowerName) -> Contender:
             module.int8_original_dtype = float32  # where open_clip looks for a type when a Linear has no weight
         made = torch_eager(dataclasses.replace(clip, model=small), model, tower)
     part = small.text if tower == "text" else small.visual
-    count = sum(".quantized." in type(module).__module__ for module in part.modules())
-    return dataclasses.replace(made, remark=f"Linear layers, {count} modules")
+    names = [f"{type(module).__module__}.{type(module).__name__}" for module in part.modules()]
+    count = sum(".quantized." in name and name.endswith(".Linear") for name in names)
+    return dataclasses.replace(made, remark=f"{count} Linear layers")
 
 
 def file_of(model: Model, tower: TowerName) -> Path:
