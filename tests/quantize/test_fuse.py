@@ -83,6 +83,39 @@ def test_the_text_tower_computes_the_same_with_its_attention_fused() -> None:
         np.testing.assert_allclose(run(fused, feed), run(model, feed), atol=1e-5)
 
 
+def test_scales_of_query_and_key_are_multiplied(rng: np.random.Generator) -> None:
+    weights, graph = projections(rng), Graph()
+    attention(graph, "y", "x", weights, None, 0.5)
+    graph.constant("key.scale", np.array(0.75, np.float32))
+    place = next(i for i, node in enumerate(graph.nodes) if node.output[0] == "y.scores")
+    graph.nodes[place].input[1] = "key"
+    graph.nodes.insert(place, helper.make_node("Mul", ["y.k.heads", "key.scale"], ["key"], name="key"))
+    model = graph.model(X, out="y")
+    assert fuse_attention(model) == 1
+    x = rng.standard_normal((N, LENGTH, WIDTH)).astype(np.float32)
+    np.testing.assert_allclose(run(model, {"x": x}), by_numpy(x, weights, 0.0, 0.375), atol=1e-5)
+
+
+def test_keys_turned_by_way_of_three_axes_are_fused(rng: np.random.Generator) -> None:
+    weights, graph = projections(rng), Graph()
+    attention(graph, "y", "x", weights, None, 0.5)
+    changed(graph, "y.k.heads", perm=[0, 2, 1, 3])
+    d = WIDTH // HEADS
+    for name, shape in (("flat", [-1, LENGTH, d]), ("full", [-1, HEADS, d, LENGTH])):
+        graph.constant(name, np.array(shape))
+    place = next(i for i, node in enumerate(graph.nodes) if node.output[0] == "y.scores")
+    graph.nodes[place].input[1] = "key"
+    graph.nodes[place:place] = [
+        helper.make_node("Reshape", ["y.k.heads", "flat"], ["key.flat"], name="key.flat"),
+        helper.make_node("Transpose", ["key.flat"], ["key.turned"], name="key.turned", perm=[0, 2, 1]),
+        helper.make_node("Reshape", ["key.turned", "full"], ["key"], name="key"),
+    ]
+    model = graph.model(X, out="y")
+    assert fuse_attention(model) == 1
+    x = rng.standard_normal((N, LENGTH, WIDTH)).astype(np.float32)
+    np.testing.assert_allclose(run(model, {"x": x}), by_numpy(x, weights, 0.0, 0.5), atol=1e-5)
+
+
 def test_projections_without_a_bias_are_fused(rng: np.random.Generator) -> None:
     weights = [(weight, np.zeros(WIDTH, np.float32)) for weight, _ in projections(rng)]
     graph = Graph()
@@ -119,6 +152,13 @@ def _sequence_first(graph: Graph, weights: Sequence[tuple[Floats, Floats]]) -> N
     changed(graph, "y.back", perm=[2, 0, 1, 3])
 
 
+def _over_heads(graph: Graph, weights: Sequence[tuple[Floats, Floats]]) -> None:
+    """The heads of a token attend to each other, which has the same shapes where there are as many tokens."""
+    attention(graph, "y", "x", weights, None, 0.5)
+    for name, perm in (("q", [0, 1, 2, 3]), ("k", [0, 1, 3, 2]), ("v", [0, 1, 2, 3])):
+        changed(graph, f"y.{name}.heads", perm=perm)
+
+
 def _scaled_values(graph: Graph, weights: Sequence[tuple[Floats, Floats]]) -> None:
     attention(graph, "y", "x", weights, None, 0.5)
     graph.constant("two", np.array(2, np.float32))
@@ -144,14 +184,18 @@ def _softmax_over_queries(graph: Graph, weights: Sequence[tuple[Floats, Floats]]
 
 
 @pytest.mark.parametrize(
-    "form", [_packed, _sequence_first, _scaled_values, _scale_by_head, _shares_read_twice, _softmax_over_queries]
-)
+    "form",
+    [
+        _packed, _sequence_first, _over_heads, _scaled_values, _scale_by_head, _shares_read_twice,
+        _softmax_over_queries,
+    ],
+)  # fmt: skip
 def test_attention_of_another_form_is_left_as_it_is(form: object, rng: np.random.Generator) -> None:
     graph = Graph()
     assert callable(form)
     form(graph, projections(rng))
     model = graph.model(X, out="y")
-    feed = {"x": rng.standard_normal((N, LENGTH, WIDTH)).astype(np.float32)}
+    feed = {"x": rng.standard_normal((N, HEADS, WIDTH)).astype(np.float32)}
     expected = run(model, feed)
     before = model.SerializeToString()
     assert fuse_attention(model) == 0

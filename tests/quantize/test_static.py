@@ -188,8 +188,13 @@ def test_reading_pixels_directly_computes_the_same(
     assert cosine(run_all(changed, feeds), run_all(indirect, feeds)).min() > 0.9999
 
 
-def test_a_deviation_for_each_channel_cannot_be_read_from_pixels() -> None:
-    model = prepare(towers.image_tower(std=(0.2, 0.25, 0.3)))
+@pytest.mark.parametrize("unequal", [["scale"], ["shift"], ["scale", "shift"]])
+def test_pixels_that_are_scaled_by_channel_cannot_be_read_directly(unequal: list[str]) -> None:
+    model = prepare(towers.image_tower())
+    for tensor in model.graph.initializer:
+        if tensor.name in unequal:
+            changed = numpy_helper.to_array(tensor) * np.array([1, 2, 3], np.float32).reshape(1, 3, 1, 1)
+            tensor.CopyFrom(numpy_helper.from_array(changed, tensor.name))
     quantized = StaticGraph(model, towers.picture_feeds(16), calibration="minmax", smooth=False).quantize(
         names(model), VNNI
     )
