@@ -52,7 +52,10 @@ lens-base: $(READY)
 	rm -rf $(WORK)/float
 	$(BIN)/pocketlens export --config $(WORK)/lens-base.json --pretrained $(WORK)/lens-base.pt --name lens-base \
 	  --licence "$(LENS_LICENCE)" --pictures demo/pictures --out $(WORK)/float
-	$(BIN)/python $(RECIPE)/ship.py --float $(WORK)/float --pictures demo/pictures --out models/lens-base/model
+	rm -rf $(WORK)/small
+	$(BIN)/pocketlens quantize $(WORK)/float --target x86-64 --calibration demo/pictures --texts $(RECIPE)/texts.tsv \
+	  --out $(WORK)/small
+	$(BIN)/python $(RECIPE)/ship.py --quantized $(WORK)/small --out models/lens-base/model
 	$(BIN)/pocketlens verify models/lens-base/model
 
 clean:

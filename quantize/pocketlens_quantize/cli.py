@@ -21,7 +21,7 @@ _TARGETS = ("this", "x86-64", "x86-64-vnni", "arm64")
 @click.argument("model")
 @click.option("--out", type=_PATH, help="The smaller model folder to make.")
 @click.option("--target", type=click.Choice(_TARGETS), default="this", show_default=True,
-              help="What will run it; x86-64 is safe on all such processors, x86-64-vnni is more accurate.")  # fmt: skip
+              help="What will run it; x86-64 is safe on all of them, x86-64-vnni is more accurate.")  # fmt: skip
 @click.option("--calibration", type=_PATH, metavar="PICTURES", help="Pictures like those it will see, 128 or more.")
 @click.option("--measuring", type=_PATH, metavar="PICTURES",
               help="Other pictures for the proof; by default half of --calibration is kept aside.")  # fmt: skip

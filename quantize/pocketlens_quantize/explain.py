@@ -144,10 +144,18 @@ def _noise(tower: Tower, plan: Plan, feeds: Sequence[Feed]) -> dict[str, tuple[f
     names = sorted({name for pair in inputs.values() for name in pair})
     session = open_session(expose(int8, [name for name in names if name in makers]))
     values = [dict(zip(names, session.run(names, feed), strict=True)) for feed in feeds]
+    read = {node.name: node.input[0] for node in weighted_nodes(smoothed)}
     for node_name, (before, after) in inputs.items():
-        noise = ratio([value[before].ravel() for value in values], [value[after].ravel() for value in values])
+        exact, rounded_values = ([value[name].ravel() for value in values] for name in (before, after))
+        if read[node_name] != before:  # a clamp lay between: what it cuts is no noise
+            exact = [np.clip(one, *_range(rounded_values)) for one in exact]
+        noise = ratio(exact, rounded_values)
         found[node_name] = (found.get(node_name, (None, None))[0], float(noise))
     return found
+
+
+def _range(values: Sequence[np.ndarray]) -> tuple[float, float]:
+    return float(min(value.min() for value in values)), float(max(value.max() for value in values))
 
 
 def _others(kind: str, times: Mapping[str, tuple[str, float]], total: float) -> list[Row]:

@@ -19,7 +19,9 @@ from pocketlens_quantize.trial import Trial, Trials
 
 PAYS = 0.97  # of float32's latency: less of a gain is within the noise of a shared machine
 _STEERING_SHARE = 0.9  # of the allowed losses: one standard error of agreement on 200 inputs
-_CLOSE = 1.05  # plans this close in latency are told apart by their cosine
+_CLOSE = 1.03  # plans this close in latency are told apart by their cosine
+_RACERS = 6
+_ALIKE = 1.08  # whole-tower static plans differ in ranges alone; so much is noise
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +113,7 @@ class Search:
         static = [trial for trial in self._done if trial.plan.method == "static" and trial.failed is None]
         if not static:
             return None
-        close = [trial for trial in static if _speed(trial) <= min(map(_speed, static)) * _CLOSE]
+        close = [trial for trial in static if _speed(trial) <= min(map(_speed, static)) * _ALIKE]
         return max(close, key=lambda trial: (trial.agreement_at_10, trial.cosine_mean))
 
     def _put_back(self, base: Trial) -> Trial | None:
@@ -173,7 +175,7 @@ class Search:
         passing = [trial for trial in self._done if self.passes(trial)]
         if self._tower.target.timed_here:
             paying = [trial for trial in passing if trial.plan.method not in STORAGE and _speed(trial) <= PAYS]
-            paying = [trial for trial in paying if _speed(trial) <= min(map(_speed, paying)) * _CLOSE]
+            paying = self._race(sorted(paying, key=_speed)[:_RACERS])
         else:  # nothing can be said of speed; static int8 is what such processors have kernels for
             paying = [trial for trial in passing if trial.plan.method == "static"]
             paying = paying or [trial for trial in passing if trial.plan.method == "weights8"]
@@ -181,6 +183,14 @@ class Search:
             return max(paying, key=lambda trial: trial.cosine_mean)
         storage = [trial for trial in passing if trial.plan.method in STORAGE]
         return min(storage, key=lambda trial: trial.size_bytes, default=None)
+
+    def _race(self, paying: list[Trial]) -> list[Trial]:
+        """Return the trials within noise of the fastest, all timed together: theirs came from different minutes."""
+        if len(paying) < 2:
+            return paying
+        ratios = self._trials.race([trial.plan for trial in paying])
+        self._progress(f"{self._clock()} timed together: {', '.join(f'{ratio:.2f}x' for ratio in ratios)}")
+        return [trial for trial, ratio in zip(paying, ratios, strict=True) if ratio <= min(ratios) * _CLOSE]
 
 
 def describe(trial: Trial) -> str:

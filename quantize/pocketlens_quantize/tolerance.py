@@ -23,7 +23,7 @@ class Tolerance:
 _STORED = Tolerance(0.99, 0.05, "the arithmetic is float32's; only the weights were rounded, to 8 bits at worst")
 _WEIGHTS = Tolerance(0.98, 0.06, "weights in 8 bits and activations in 8 bits by row, which fits any input")
 _STATIC = Tolerance(
-    0.75, 0.25, "ranges fitted to real inputs cut what generated ones exceed; a wrong kernel gives about 0"
+    0.9, 0.15, "ranges fitted to real inputs cut what generated ones exceed; a wrong kernel gives about 0"
 )
 _COARSE = Tolerance(0.85, 0.15, "weights in 4 bits, or ranges that depend on the input")
 

@@ -23,6 +23,7 @@ from pocketlens_quantize.session import Feed, alternate, embed, open_session
 from pocketlens_quantize.target import Target, processor_name
 
 _ROUNDS = 40
+_RACE_ROUNDS = 120
 _ALONE = 24  # inputs on which a single node's error is measured
 
 
@@ -108,6 +109,13 @@ class Trials:
             self._known[key] = float(1 - metrics.cosines(expected, found).mean())
             self._write()
         return float(self._known[key])
+
+    def race(self, plans: Sequence[Plan]) -> list[float]:
+        """Return the latency of each plan over float32's, all by turns in the same rounds."""
+        self._float_embeddings()
+        sessions = {str(number): open_session(self._tower.build(plan)) for number, plan in enumerate(plans)}
+        times = alternate({"float": self._float, **sessions}, self._steering.feeds, rounds=_RACE_ROUNDS)
+        return [float(np.median(times[name]) / np.median(times["float"])) for name in sessions]
 
     def _try(self, plan: Plan) -> Trial:
         try:

@@ -24,7 +24,11 @@ from pocketlens.errors import CorruptFile, FormatError
 
 _CHUNK_BYTES = 1 << 20
 _MANIFESTS = ("bundle.json", "gallery.json", "model.json")
-_OURS = {*_MANIFESTS, "index.usearch", "rescore.f16", "items.sqlite", "stats.npz", "golden.npz", "tokenizer.json"}
+_OURS = {
+    *_MANIFESTS, "index.usearch", "rescore.f16", "items.sqlite", "stats.npz", "golden.npz", "tokenizer.json",
+    "quantization.md", "quantization.svg", "required_operators.config",
+}  # fmt: skip
+_GRAPHS = (".onnx", ".ort")
 
 
 def sha256_of(path: Path) -> str:
@@ -136,7 +140,7 @@ def _refuse_to_replace(path: Path, replace: bool) -> None:
 def _is_ours(file: Path) -> bool:
     if file.name in _MANIFESTS:
         return b'"format": "pocketlens-' in file.read_bytes()[:200]
-    return not file.is_symlink() and (file.name in _OURS or file.suffix == ".onnx")
+    return not file.is_symlink() and (file.name in _OURS or file.suffix in _GRAPHS)
 
 
 def _move(new: Path, path: Path) -> None:
