@@ -221,6 +221,17 @@ def test_fused_products_compute_the_same(target: Target) -> None:
     np.testing.assert_allclose(towers.run_all(fused, feeds), expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("target", [U8, S8], ids=["uint8", "int8"])
+def test_products_of_fused_attention_compute_the_same(target: Target) -> None:
+    model = quantized(target)
+    fused = copy_of(model)
+    assert (fuse_attention(fused), fuse_products(fused)) == (2, 12)
+    assert not operators(fused) & {"MatMul", "Softmax"}
+    batches = towers.text_batches(towers.text_feeds(16))
+    expected = np.concatenate([run(model, feed, optimized=False) for feed in batches])
+    assert towers.cosine(towers.run_all(fused, batches), expected).min() > 0.9999
+
+
 def test_a_sum_with_another_value_is_no_bias(rng: np.random.Generator) -> None:
     graph = Graph()
     for name, value in (("step", np.float32(0.02)), ("zero", np.uint8(128)), ("wzero", np.int8(0))):
