@@ -50,7 +50,7 @@ from pocketlens_quantize.session import Feed
 EAGER, EAGER_INT8, FLOAT = "torch eager", "torch int8 dynamic", "ONNX float32"
 DYNAMIC, STATIC, OURS = "quantize_dynamic", "quantize_static", "pocketlens quantize"
 OVER = f"time over {FLOAT}"
-_ROUNDS = {"text": 200, "image": 100}
+_ROUNDS = {"text": 200, "image": 60}
 
 
 def run(options: Options, progress: Progress) -> Report:

@@ -61,7 +61,7 @@ def quantized(model: Model, data: Data, options: Options, progress: Progress) ->
     """Return what `pocketlens quantize` makes of a model, made once, or why it refuses."""
     work = temporary_folder() if options.quick or options.work is None else options.work
     out = work / f"{model.manifest.name}-quantized"
-    minutes = 1.0 if options.quick else 10.0
+    minutes = 1.0 if options.quick else 6.0
     request = Request(
         model,
         find_target("this"),

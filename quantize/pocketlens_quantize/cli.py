@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -52,6 +53,8 @@ def quantize(
     MODEL is a float32 model folder. Nothing is written when the gate is missed. Defaults of the gate: mean cosine 0.995
     (text) and 0.99 (image), agreement 0.95, recall 1.
     """
+    if math.isnan(minutes):
+        raise click.BadParameter("nan, expected a number of minutes", param_hint="--minutes")
     if (out is None) != explain:
         raise click.UsageError("give either --out FOLDER or --explain")
     from pocketlens.model import Model, find_model

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -104,7 +104,7 @@ def _explain(
             "int8_over_float": int8_times[name] / spent if spent and name in int8_times else None,
             "error_alone": errors[name], "weight_sqnr_db": weight_noise, "input_sqnr_db": input_noise,
         })  # fmt: skip
-    rows += _others(kind, before, total)
+    rows += _others(kind, before, _timed_names(tower, before), total)
     return sorted(rows, key=lambda row: -float(row["float_share"] or 0))
 
 
@@ -158,15 +158,21 @@ def _range(values: Sequence[np.ndarray]) -> tuple[float, float]:
     return float(min(value.min() for value in values)), float(max(value.max() for value in values))
 
 
-def _others(kind: str, times: Mapping[str, tuple[str, float]], total: float) -> list[Row]:
-    """Return a row for each operator that has no weight, with the share of all its nodes."""
+def _timed_names(tower: Tower, times: Mapping[str, tuple[str, float]]) -> set[str]:
+    """Return the names under which the profile knows the nodes that have a weight."""
+    return {name for name in times if by_weighted_node(tower.prepared, {name: times[name]})}
+
+
+def _others(kind: str, times: Mapping[str, tuple[str, float]], weighted: Collection[str], total: float) -> list[Row]:
+    """Return a row for each operator with the share of all its nodes that have no row of their own."""
     spent: dict[str, float] = defaultdict(float)
     counts: dict[str, int] = defaultdict(int)
-    for operator, microseconds in times.values():
-        spent[operator] += microseconds
-        counts[operator] += 1
+    for name, (operator, microseconds) in times.items():
+        if name not in weighted:
+            spent[operator] += microseconds
+            counts[operator] += 1
     rows: list[Row] = []
-    for operator in set(spent) - {"Conv", "MatMul", "Gemm"}:
+    for operator in sorted(spent):
         rows.append({
             "tower": kind, "node": f"{counts[operator]} nodes", "operator": operator, "weight": None,
             "float_share": 100 * spent[operator] / total, "int8_over_float": None, "error_alone": None,

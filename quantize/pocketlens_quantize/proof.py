@@ -13,7 +13,7 @@ from pocketlens._types import Float32s
 from pocketlens_quantize import metrics
 from pocketlens_quantize.gate import Gate
 from pocketlens_quantize.inputs import Side
-from pocketlens_quantize.session import alternate, embed, open_session
+from pocketlens_quantize.session import alternate, embed, open_session, ratio
 
 TowerName: TypeAlias = Literal["text", "image"]
 ROUNDS = 200
@@ -85,7 +85,7 @@ def _latencies(tower: str, float32: np.ndarray, smaller: np.ndarray) -> dict[str
         f"{tower}_float_latency_ms_p95": float(np.percentile(float32, 95)),
         f"{tower}_latency_ms_p50": float(np.percentile(smaller, 50)),
         f"{tower}_latency_ms_p95": float(np.percentile(smaller, 95)),
-        f"{tower}_latency_ratio": float(np.median(smaller) / np.median(float32)),
+        f"{tower}_latency_ratio": ratio(smaller, float32),
     }
 
 

@@ -139,7 +139,7 @@ def _write_plot(path: Path, reports: Sequence[TowerReport]) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
-    matplotlib.rcParams.update({"svg.hashsalt": "pocketlens", "font.size": 8})
+    matplotlib.rcParams.update({"svg.hashsalt": "pocketlens", "svg.fonttype": "none", "font.size": 8})
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5.2 * len(reports), 3.6), layout="constrained")

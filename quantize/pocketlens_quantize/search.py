@@ -177,12 +177,15 @@ class Search:
             paying = [trial for trial in passing if trial.plan.method not in STORAGE and _speed(trial) <= PAYS]
             paying = self._race(sorted(paying, key=_speed)[:_RACERS])
         else:  # nothing can be said of speed; static int8 is what such processors have kernels for
-            paying = [trial for trial in passing if trial.plan.method == "static"]
+            paying = [trial for trial in passing if trial.plan.method == "static" and self._some_int8(trial.plan)]
             paying = paying or [trial for trial in passing if trial.plan.method == "weights8"]
         if paying:
             return max(paying, key=lambda trial: trial.cosine_mean)
         storage = [trial for trial in passing if trial.plan.method in STORAGE]
         return min(storage, key=lambda trial: trial.size_bytes, default=None)
+
+    def _some_int8(self, plan: Plan) -> bool:
+        return len(plan.weights8) + len(plan.floats) < len(self._tower.nodes)
 
     def _race(self, paying: list[Trial]) -> list[Trial]:
         """Return the trials within noise of the fastest, all timed together: theirs came from different minutes."""

@@ -58,6 +58,11 @@ def alternate(sessions: Mapping[str, Any], feeds: Sequence[Feed], *, rounds: int
     return {name: np.array(found) for name, found in times.items()}
 
 
+def ratio(times: NDArray[np.float64], reference: NDArray[np.float64]) -> float:
+    """Return the median over rounds of time over reference: each round had one input for both and one moment."""
+    return float(np.median(times / reference))
+
+
 def node_times(model: onnx.ModelProto, feeds: Sequence[Feed]) -> dict[str, tuple[str, float]]:
     """Return operator and median microseconds by node, as onnxruntime's profile names nodes after its passes."""
     with tempfile.TemporaryDirectory(prefix="pocketlens-profile-") as folder:

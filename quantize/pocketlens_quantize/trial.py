@@ -19,7 +19,7 @@ from pocketlens.errors import PocketlensError
 from pocketlens.files import write_file
 from pocketlens_quantize import metrics
 from pocketlens_quantize.plan import Plan, Tower
-from pocketlens_quantize.session import Feed, alternate, embed, open_session
+from pocketlens_quantize.session import Feed, alternate, embed, open_session, ratio
 from pocketlens_quantize.target import Target, processor_name
 
 _ROUNDS = 40
@@ -91,7 +91,10 @@ class Trials:
         """Return the plan's trial, from memory when it was tried before under the same conditions."""
         key = json.dumps(dataclasses.asdict(plan))
         if key not in self._known:
-            self._known[key] = dataclasses.asdict(self._try(plan))
+            trial = self._try(plan)
+            if trial.failed is not None:
+                return trial  # not remembered: what was missing may be installed by the next run
+            self._known[key] = dataclasses.asdict(trial)
             self._write()
         found = dict(self._known[key])
         found["plan"] = plan
@@ -115,7 +118,7 @@ class Trials:
         self._float_embeddings()
         sessions = {str(number): open_session(self._tower.build(plan)) for number, plan in enumerate(plans)}
         times = alternate({"float": self._float, **sessions}, self._steering.feeds, rounds=_RACE_ROUNDS)
-        return [float(np.median(times[name]) / np.median(times["float"])) for name in sessions]
+        return [ratio(times[name], times["float"]) for name in sessions]
 
     def _try(self, plan: Plan) -> Trial:
         try:
@@ -145,7 +148,7 @@ class Trials:
 
     def _ratio(self, session: Any) -> float:
         times = alternate({"float": self._float, "smaller": session}, self._steering.feeds, rounds=_ROUNDS)
-        return float(np.median(times["smaller"]) / np.median(times["float"]))
+        return ratio(times["smaller"], times["float"])
 
     def _float_embeddings(self) -> Float32s:
         if self._expected is None:
