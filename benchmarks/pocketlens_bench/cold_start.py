@@ -70,7 +70,7 @@ def run(options: Options, progress: Progress) -> Report:
         bars=_bars(table),
         notes=[
             f"{NAME} has seeded weights, float32 on both sides; its text tower alone holds 254 MB of weights. The "
-            "quantized one is what `pocketlens quantize` makes of it; its fidelity is measured by the script quantization.",
+            "quantized one is what `pocketlens quantize` makes of it; the script quantization has its fidelity.",
             "Ratios are against open_clip without a checkpoint, the faster and smaller of its two rows.",
         ],
         packages=("numpy", "onnxruntime", "usearch", "torch", "open_clip_torch"),
