@@ -21,6 +21,7 @@ PAYS = 0.97  # of float32's latency: less of a gain is within the noise of a sha
 _STEERING_SHARE = 0.9  # of the allowed losses: one standard error of agreement on 200 inputs
 _CLOSE = 1.03  # plans this close in latency are told apart by their cosine
 _RACERS = 6
+_RANKING_SHARE = 0.6  # of the time that is left; the rest is for trying
 _ALIKE = 1.08  # whole-tower static plans differ in ranges alone; so much is noise
 
 
@@ -146,8 +147,10 @@ class Search:
     def _ranked(self, plan: Plan) -> list[str]:
         """Return the nodes, worst first. Where time is short, those not measured come last, in graph order."""
         errors: dict[str, float] = {}
+        now = time.monotonic()
+        end = now + (self._deadline - now) * _RANKING_SHARE
         for number, node in enumerate(self._tower.nodes, start=1):
-            if self._late():
+            if time.monotonic() > end:
                 break
             errors[node] = self._trials.error_alone(plan, node)
             if number % 10 == 0 or number == len(self._tower.nodes):
