@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pocketlens.cli import printable
+
 if TYPE_CHECKING:
     from pocketlens.model import Model, ModelManifest
     from pocketlens_quantize.target import Target
@@ -53,6 +55,8 @@ def quantize(
     MODEL is a float32 model folder. Nothing is written when the gate is missed. Defaults of the gate: mean cosine 0.995
     (text) and 0.99 (image), agreement 0.95, recall 1.
     """
+    if explain and (gate is not None or ort):
+        raise click.UsageError("--gate and --ort are of no use with --explain")
     if math.isnan(minutes):
         raise click.BadParameter("nan, expected a number of minutes", param_hint="--minutes")
     if (out is None) != explain:
@@ -69,7 +73,7 @@ def quantize(
 
     gates = parse_gates(gate)
     request = Request(opened, chosen, calibration, measuring, texts, gates, minutes, ort, memory=_memory())
-    manifest = quantize_model(request, out, lambda line: click.echo(line, err=True))
+    manifest = quantize_model(request, out, lambda line: click.echo(printable(line), err=True))
     _print(manifest, out, as_json)
 
 
@@ -108,7 +112,7 @@ def _explain(
 
     rows = explain_model(
         model, target, calibration=calibration, measuring=measuring, texts=texts, memory=_memory(),
-        progress=lambda line: click.echo(line, err=True),
+        progress=lambda line: click.echo(printable(line), err=True),
     )  # fmt: skip
     if as_json:
         click.echo(json.dumps(rows, indent=2))

@@ -23,8 +23,8 @@ from pocketlens_quantize.queries import sample_queries
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})  # those that `index` takes
 MIN_A_SIDE = 64  # the worst 5 % of 64 are three; a tail of fewer says nothing
-MAX_PICTURES = 512  # a side: every graph that a search tries encodes them again, and they take 77 MB at 224 pixels
-MAX_TEXTS = 1_000  # a side, for the same reason
+MAX_PICTURES = 512  # a side: they take 77 MB at 224 pixels
+MAX_TEXTS = 1_000  # a side
 MAX_TEXT_CHARACTERS = 10_000  # no query is that long: the file is probably not a list of queries
 BUILT_IN_TEXTS = 512
 
@@ -109,8 +109,10 @@ def read_pictures(
     return PictureSplit(steering.chosen(sorted(steering.pixels)), proving.chosen(sorted(proving.pixels)), unreadable)
 
 
-def read_texts(file: Path | None) -> TextSplit:
+def read_texts(file: Path | None, pictures: PictureSplit | None) -> TextSplit:
     """Return two disjoint sets of 64 to 1,000 texts, half each of a file's or of 512 built-in queries.
+
+    A text that describes pictures goes to the side of the first that lies on one, so that captions keep their pictures.
 
     A file is UTF-8 with one query a line; blank lines are skipped. After a tab may stand the path of a picture that the
     query describes, relative to the folder of pictures; more lines with the same query name more pictures.
@@ -119,18 +121,26 @@ def read_texts(file: Path | None) -> TextSplit:
         FormatError: the file cannot be read, a line is not as described, or there are too few different texts.
     """
     if file is None:
-        return _split_texts({query: set() for query in sample_queries(BUILT_IN_TEXTS)})
-    pictures: dict[str, set[str]] = {}
+        return _split_texts({query: set() for query in sample_queries(BUILT_IN_TEXTS)}, {})
+    described: dict[str, set[str]] = {}
     for number, line in enumerate(_read_text(file).split("\n"), start=1):
         if line.strip():
             text, picture = _parse_line(line, f"{file}, line {number}")
-            pictures.setdefault(text, set()).update([picture] if picture else [])
-    if len(pictures) < 2 * MIN_A_SIDE:
+            described.setdefault(text, set()).update([picture] if picture else [])
+    if len(described) < 2 * MIN_A_SIDE:
         raise FormatError(
-            f"{file}: found {len(pictures)} different texts, expected at least {2 * MIN_A_SIDE}: "
+            f"{file}: found {len(described)} different texts, expected at least {2 * MIN_A_SIDE}: "
             f"{MIN_A_SIDE} that calibrate and {MIN_A_SIDE} that measure"
         )
-    return _split_texts(pictures)
+    sides = {} if pictures is None else dict.fromkeys(pictures.calibration.names, 0)
+    sides |= {} if pictures is None else dict.fromkeys(pictures.measuring.names, 1)
+    labels = set().union(*described.values())
+    if pictures is not None and labels and not labels & set(sides):
+        example = min(labels)
+        raise FormatError(
+            f"{file}: none of its pictures is among those read, for example {example!r}; paths are relative"
+        )
+    return _split_texts(described, sides)
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,19 +248,27 @@ def _parse_line(line: str, place: str) -> tuple[str, str]:
         raise FormatError(f"{place}: found {len(pictures)} tabs, expected a query, or a query, a tab and a picture")
     if len(text) > MAX_TEXT_CHARACTERS:
         raise FormatError(f"{place}: found {len(text)} characters, expected at most {MAX_TEXT_CHARACTERS}")
-    text = " ".join(text.split())  # as every text tower's cleaning does: equal to the tower is equal here
+    text = " ".join(text.split())
     if not text:
         raise FormatError(f"{place}: found nothing before the tab, expected a query")
     return text, "".join(pictures).strip()
 
 
-def _split_texts(pictures: Mapping[str, Iterable[str]]) -> TextSplit:
-    texts = {hashlib.sha256(text.encode()).digest(): text for text in pictures}
+def _split_texts(described: Mapping[str, Iterable[str]], sides: Mapping[str, int]) -> TextSplit:
+    """Split texts by their hash, but keep those that describe pictures on the pictures' side; `sides` is by picture."""
+    free: dict[bytes, str] = {}
+    halves: list[dict[bytes, str]] = [{}, {}]
+    for text, pictures in described.items():
+        key = hashlib.sha256(text.encode()).digest()
+        placed = next((sides[picture] for picture in sorted(pictures) if picture in sides), None)
+        (free if placed is None else halves[placed])[key] = text
+    for half, keys in zip(halves, _halves(free, MAX_TEXTS), strict=True):
+        half |= {key: free[key] for key in keys}
     calibration, measuring = (
         TextSet(
-            tuple(texts[key] for key in half),
-            tuple(tuple(sorted(pictures[texts[key]])) for key in half),
+            tuple(half[key] for key in sorted(half)[:MAX_TEXTS]),
+            tuple(tuple(sorted(described[half[key]])) for key in sorted(half)[:MAX_TEXTS]),
         )
-        for half in _halves(texts, MAX_TEXTS)
+        for half in halves
     )
     return TextSplit(calibration, measuring)

@@ -15,7 +15,7 @@ def quantize_dynamic_int8(model: onnx.ModelProto, nodes: Sequence[str], *, reduc
     """Return the graph with the named MatMuls in int8, a scale per output channel.
 
     The range is that of the whole batch: an embedding depends on what else is in its batch and on padding. Convolutions
-    are never touched: ConvInteger is slow on CPUs or cannot run at all (facts: onnxruntime issues 12854, 15888).
+    are never touched: ConvInteger is slow on CPUs or cannot run at all (onnxruntime issues 12854, 15888).
     """
     from onnxruntime.quantization import QuantType, quantize_dynamic
 

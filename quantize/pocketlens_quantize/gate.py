@@ -41,9 +41,9 @@ class Gate:
             ("cosine alone against in a batch", same_in_batch, SAME_IN_BATCH),
         ]
         phrases = [
-            f"{what} {value:.4f} misses {bar:g} by {bar - value:.4f}" for what, value, bar in found if value < bar
+            f"{what} {value:.4f} misses {bar:g} by {bar - value:.4f}" for what, value, bar in found if not value >= bar
         ]
-        if lost is not None and lost > self.recall:
+        if lost is not None and not lost <= self.recall:
             phrases.append(f"labelled recall@10 falls by {lost:.2f} points, {lost - self.recall:.2f} too many")
         return phrases
 

@@ -7,7 +7,7 @@ import tempfile
 import warnings
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
-from logging import ERROR, NOTSET, disable
+from logging import ERROR, disable, root
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -107,6 +107,7 @@ def prepare(model: onnx.ModelProto) -> onnx.ModelProto:
         # onnxruntime's symbolic inference fails on these graphs' dynamic shapes; onnx's own finds all types.
         quant_pre_process(plain, out, skip_symbolic_shape=True)
         prepared = onnx.load(str(out))
+    _name_nodes(prepared)
     _turn_gemms(prepared)
     _soften_masks(prepared)
     inferred = onnx.shape_inference.infer_shapes(prepared)
@@ -129,13 +130,14 @@ def quiet() -> Iterator[None]:
     """Silence onnxruntime's quantizer, which prints, logs and warns about every node."""
     with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
+        before = root.manager.disable
         disable(ERROR)
         ort.set_default_logger_severity(4)
         try:
             yield
         finally:
-            ort.set_default_logger_severity(2)  # its default
-            disable(NOTSET)
+            ort.set_default_logger_severity(2)  # its default; it cannot be asked
+            disable(before)
 
 
 def split_gemms(model: onnx.ModelProto, names: Collection[str]) -> None:
@@ -150,6 +152,15 @@ def split_gemms(model: onnx.ModelProto, names: Collection[str]) -> None:
         if len(node.input) == 3:
             nodes.append(helper.make_node("Add", [product, node.input[2]], [node.output[0]], name=f"{node.name}.bias"))
     replace_nodes(model, nodes)
+
+
+def _name_nodes(model: onnx.ModelProto) -> None:
+    """Give every node a name of its own: nodes are chosen by name."""
+    seen: set[str] = set()
+    for number, node in enumerate(model.graph.node):
+        if not node.name or node.name in seen:
+            node.name = f"{node.op_type}_{number}_{node.output[0]}"
+        seen.add(node.name)
 
 
 def _turn_gemms(model: onnx.ModelProto) -> None:

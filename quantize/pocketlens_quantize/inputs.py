@@ -15,7 +15,7 @@ from pocketlens._types import Float32s, Int64s
 from pocketlens.encoder import TextEncoder
 from pocketlens.errors import FormatError
 from pocketlens.model import Model
-from pocketlens_quantize.data import PictureSet, TextSet, read_pictures, read_texts
+from pocketlens_quantize.data import PictureSet, PictureSplit, TextSet, TextSplit, read_pictures, read_texts
 from pocketlens_quantize.session import Feed, embed, open_session
 from pocketlens_quantize.trial import Steering
 
@@ -71,6 +71,7 @@ def read_sides(
         FormatError: an image tower, and no calibration pictures; or too few pictures or texts, or shared ones.
     """
     pictures: list[PictureSet | None] = [None, None]
+    split_pictures: PictureSplit | None = None
     spec = model.manifest.image
     if spec is not None:
         if calibration is None:
@@ -80,10 +81,11 @@ def read_sides(
             )
         split = read_pictures(calibration, measuring, spec, progress)
         pictures = [split.calibration, split.measuring]
+        split_pictures = split
     words: list[TextSet | None] = [None, None]
     if model.manifest.can_read:
-        halves = read_texts(texts)
-        words = [halves.calibration, halves.measuring]
+        halves = read_texts(texts, split_pictures)
+        words = [halves.calibration, _unseen(model, halves)]
     first, second = (_side(model, picture, text) for picture, text in zip(pictures, words, strict=True))
     return first, second
 
@@ -109,6 +111,15 @@ def _side(model: Model, pictures: PictureSet | None, texts: TextSet | None) -> S
     )
 
 
+def _unseen(model: Model, split: TextSplit) -> TextSet:
+    """Return the measuring texts without those that the tower cannot tell from a calibration text: equal token ids."""
+    tokenizer = TextEncoder(model).tokenizer
+    seen = set(map(tuple, tokenizer.ids(split.calibration.texts)))
+    texts, pictures = split.measuring.texts, split.measuring.pictures
+    kept = [row for row, ids in enumerate(tokenizer.ids(texts)) if tuple(ids) not in seen]
+    return TextSet(tuple(texts[row] for row in kept), tuple(pictures[row] for row in kept))
+
+
 def _text_feeds(model: Model, texts: TextSet) -> tuple[list[Feed], list[Feed]]:
     encoder = TextEncoder(model)
     ids = encoder.tokenizer.ids(texts.texts)
@@ -122,6 +133,10 @@ def _text_feeds(model: Model, texts: TextSet) -> tuple[list[Feed], list[Feed]]:
         padded = encoder.pad(batch)
         room = min(_EXTRA_PADDING, spec.context_length - padded.shape[1])
         batches.append(feed(np.pad(padded, ((0, 0), (0, room)), constant_values=spec.pad_id)))
+    if spec.trim and batches:  # as an app that never trims would feed it
+        first = batches[0]["input_ids"]
+        room = spec.context_length - first.shape[1]
+        batches[0] = feed(np.pad(first, ((0, 0), (0, room)), constant_values=spec.pad_id))
     return [feed(encoder.pad([row])) for row in ids], batches
 
 

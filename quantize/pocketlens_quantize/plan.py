@@ -10,6 +10,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 import onnx
+from onnx import numpy_helper
 
 from pocketlens_quantize.dynamic import quantize_dynamic_int8
 from pocketlens_quantize.fuse import fuse_attention, fuse_products
@@ -172,7 +173,9 @@ def _token_tables(model: onnx.ModelProto) -> list[str]:
 
 def _storable(model: onnx.ModelProto) -> list[str]:
     """Return large weights that may be held in fewer bits: not the scales that quantized operators read."""
-    return [name for name in large_weights(model) if not name.endswith(("scale", "scales"))]
+    names = [name for name in large_weights(model) if not name.endswith(("scale", "scales"))]
+    known = constants(model)
+    return [name for name in names if np.abs(numpy_helper.to_array(known[name])).max() <= np.finfo(np.float16).max]
 
 
 def _store_all_int8(model: onnx.ModelProto) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, TypeAlias
 
 import numpy as np
-import onnx
 
 from pocketlens._types import Float32s
 from pocketlens_quantize import metrics
@@ -22,10 +22,10 @@ _KS = (1, 5, 10)
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A tower's graph in float32 and the smaller one."""
+    """A tower's file in float32 and the smaller one: what is measured is what is shipped."""
 
-    float32: onnx.ModelProto
-    smaller: onnx.ModelProto
+    float32: Path
+    smaller: Path
 
 
 def measure(pairs: Mapping[TowerName, Pair], side: Side, *, timed: bool) -> dict[str, float]:
@@ -49,8 +49,8 @@ def measure(pairs: Mapping[TowerName, Pair], side: Side, *, timed: bool) -> dict
         batched = embed(session, batches[tower])
         near = metrics.cosines(side.float_texts if tower == "text" else side.float_pictures, embedded[tower])
         found |= {
-            f"{tower}_float_bytes": pair.float32.ByteSize(),
-            f"{tower}_bytes": pair.smaller.ByteSize(),
+            f"{tower}_float_bytes": pair.float32.stat().st_size,
+            f"{tower}_bytes": pair.smaller.stat().st_size,
             f"{tower}_cosine_mean": float(near.mean()),
             f"{tower}_cosine_p1": float(np.percentile(near, 1)),
             f"{tower}_cosine_min": float(near.min()),
@@ -65,18 +65,22 @@ def measure(pairs: Mapping[TowerName, Pair], side: Side, *, timed: bool) -> dict
     return {name: round(value, 6) for name, value in found.items()}
 
 
-def misses(tower: str, gate: Gate, quality: Mapping[str, float]) -> list[str]:
-    """Return what of a tower's gate is not reached, one phrase each."""
+def misses(tower: str, gate: Gate, quality: Mapping[str, float], *, is_faster: bool) -> list[str]:
+    """Return what of a tower's gate is not reached, one phrase each; `is_faster`: whether it is meant to be."""
     case = "int8_on_float" if tower == "text" else "float_on_int8"  # the recall that this tower alone is answerable for
     lost = None
     if f"text_recall_at_10_{case}" in quality:
         lost = 100 * (quality["text_recall_at_10_float_on_float"] - quality[f"text_recall_at_10_{case}"])
-    return gate.misses(
+    missed = gate.misses(
         cosine=quality[f"{tower}_cosine_mean"],
         agreement=quality[f"{tower}_agreement_at_10_int8_on_float"],
         same_in_batch=quality[f"{tower}_cosine_alone_and_in_batch_min"],
         lost=lost,
     )
+    slower = quality.get(f"{tower}_latency_ratio", 0.0)
+    if is_faster and slower > 1:
+        missed.append(f"latency is {slower:.2f} of float32's")
+    return missed
 
 
 def _latencies(tower: str, float32: np.ndarray, smaller: np.ndarray) -> dict[str, float]:

@@ -92,18 +92,14 @@ class Search:
         )
 
     def _try(self, plan: Plan) -> Trial | None:
-        if self._late():
+        if time.monotonic() > self._deadline:
+            self._finished = False
             return None
         trial = self._trials.run(plan)
         self._done.append(trial)
         missed = [] if trial.failed else self._missed(trial)
         self._progress(f"{self._clock()} {describe(trial)}{' - ' * bool(missed)}{'; '.join(missed)}")
         return trial
-
-    def _late(self) -> bool:
-        if time.monotonic() > self._deadline:
-            self._finished = False
-        return not self._finished
 
     def _clock(self) -> str:
         gone, limit = time.monotonic() - self._start, self._deadline - self._start
@@ -128,7 +124,7 @@ class Search:
         if convolutions:
             orders.append([*self._tower.products, *convolutions])
         found = [trial for order in orders if (trial := self._put_back_in_order(base, order)) is not None]
-        return min(found, key=_speed, default=None)
+        return min(found, key=lambda trial: (_speed(trial), _exempt(trial.plan)), default=None)
 
     def _put_back_in_order(self, base: Trial, ranked: Sequence[str]) -> Trial | None:
         """Put as few of the first nodes back as make the plan pass; None when time ran out first."""
@@ -151,6 +147,7 @@ class Search:
         end = now + (self._deadline - now) * _RANKING_SHARE
         for number, node in enumerate(self._tower.nodes, start=1):
             if time.monotonic() > end:
+                self._finished = False
                 break
             errors[node] = self._trials.error_alone(plan, node)
             if number % 10 == 0 or number == len(self._tower.nodes):
@@ -158,13 +155,17 @@ class Search:
         return sorted(self._tower.nodes, key=lambda node: -errors.get(node, 0.0))
 
     def _without(self, plan: Plan, nodes: Sequence[str]) -> Plan:
-        products = [name for name in nodes if name in self._tower.products]
-        others = [name for name in nodes if name not in self._tower.products]
+        chosen = [
+            name for name in self._tower.nodes if name in set(nodes)
+        ]  # in graph order: the same set, the same plan
+        products = [name for name in chosen if name in self._tower.products]
+        others = [name for name in chosen if name not in self._tower.products]
         return dataclasses.replace(plan, weights8=tuple(products), floats=tuple(others))
 
     def _drop_what_does_not_pay(self, base: Trial, feeds: Sequence[Feed]) -> Trial | None:
         """Put the nodes back to float32 that int8 does not make faster; None when there are none."""
-        if self._late():
+        if time.monotonic() > self._deadline:
+            self._finished = False
             return None
         before = by_weighted_node(self._tower.prepared, node_times(self._tower.model, feeds))
         after = by_weighted_node(self._tower.prepared, node_times(self._tower.build(base.plan), feeds))
@@ -182,21 +183,24 @@ class Search:
         else:  # nothing can be said of speed; static int8 is what such processors have kernels for
             paying = [trial for trial in passing if trial.plan.method == "static" and self._some_int8(trial.plan)]
             paying = paying or [trial for trial in passing if trial.plan.method == "weights8"]
+        if paying and not self._tower.target.timed_here:
+            return min(paying, key=lambda trial: (_exempt(trial.plan), -trial.cosine_mean))
         if paying:
             return max(paying, key=lambda trial: trial.cosine_mean)
         storage = [trial for trial in passing if trial.plan.method in STORAGE]
         return min(storage, key=lambda trial: trial.size_bytes, default=None)
 
     def _some_int8(self, plan: Plan) -> bool:
-        return len(plan.weights8) + len(plan.floats) < len(self._tower.nodes)
+        return _exempt(plan) < len(self._tower.nodes)
 
     def _race(self, paying: list[Trial]) -> list[Trial]:
         """Return the trials within noise of the fastest, all timed together: theirs came from different minutes."""
-        if len(paying) < 2:
+        if not paying or time.monotonic() > self._deadline:
             return paying
         ratios = self._trials.race([trial.plan for trial in paying])
         self._progress(f"{self._clock()} timed together: {', '.join(f'{ratio:.2f}x' for ratio in ratios)}")
-        return [trial for trial, ratio in zip(paying, ratios, strict=True) if ratio <= min(ratios) * _CLOSE]
+        bar = min(PAYS, min(ratios) * _CLOSE)
+        return [trial for trial, ratio in zip(paying, ratios, strict=True) if ratio <= bar]
 
 
 def describe(trial: Trial) -> str:
@@ -213,6 +217,10 @@ def describe(trial: Trial) -> str:
 def nearest(trials: Sequence[Trial]) -> Trial | None:
     """Return the trial nearest to float32, for a message that nothing passed."""
     return max((trial for trial in trials if trial.failed is None), key=lambda trial: trial.cosine_mean, default=None)
+
+
+def _exempt(plan: Plan) -> int:
+    return len(plan.weights8) + len(plan.floats)
 
 
 def _speed(trial: Trial) -> float:

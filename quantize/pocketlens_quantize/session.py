@@ -24,10 +24,10 @@ Feed: TypeAlias = Mapping[str, NDArray[Any]]
 _PASSES = re.compile(r"(_nchwc|_token_\d+|_quant|_Q[48]|/duplicated\w*)+$")  # what onnxruntime adds to a node's name
 
 
-def open_session(model: onnx.ModelProto | bytes, *, threads: int = 1, profile: Path | None = None) -> Any:
-    """Return an onnxruntime session over a graph in memory; `profile` is the prefix of a file of node times."""
+def open_session(model: onnx.ModelProto | bytes | Path, *, profile: Path | None = None) -> Any:
+    """Return an onnxruntime session on one thread; `profile` is the prefix of a file of node times."""
     options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     options.enable_cpu_mem_arena = False
     options.log_severity_level = 4
@@ -35,7 +35,7 @@ def open_session(model: onnx.ModelProto | bytes, *, threads: int = 1, profile: P
     if profile is not None:
         options.enable_profiling = True
         options.profile_file_prefix = str(profile)
-    content = model if isinstance(model, bytes) else model.SerializeToString()
+    content = model.SerializeToString() if isinstance(model, onnx.ModelProto) else model
     return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 

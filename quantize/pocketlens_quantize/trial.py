@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +26,7 @@ from pocketlens_quantize.target import Target, processor_name
 
 _ROUNDS = 40
 _RACE_ROUNDS = 120
+_TEMPORARY = re.compile(re.escape(tempfile.gettempdir()) + r"\S*")  # a random name is no reason
 _ALONE = 24  # inputs on which a single node's error is measured
 
 
@@ -75,13 +78,13 @@ class Trials:
         steering: inputs to compare on.
         memory: a folder of JSON files, one for each set of conditions that a result depends on beside the plan.
         target: the processor that plans are made for.
-        inputs_sha256: hash of the steering inputs.
     """
 
-    def __init__(self, tower: Tower, steering: Steering, *, memory: Path, target: Target, inputs_sha256: str) -> None:
+    def __init__(self, tower: Tower, steering: Steering, *, memory: Path, target: Target) -> None:
         self._tower = tower
         self._steering = steering
-        self._conditions = _conditions(tower.model, inputs_sha256, target.name, ort.__version__, processor_name())
+        versions = (ort.__version__, onnx.__version__, np.__version__)
+        self._conditions = _conditions(tower.model, steering, target.name, processor_name(), *versions)
         self._memory = memory / f"{self._conditions[:16]}.json"
         self._known: dict[str, Any] = self._read()
         self._float: Any = None
@@ -101,24 +104,32 @@ class Trials:
         return Trial(**found)
 
     def error_alone(self, plan: Plan, node: str) -> float:
-        """Return 1 - mean cosine when of all the nodes only this one is quantized as in `plan`."""
+        """Return 1 - mean cosine when of all nodes only this one is quantized as in `plan`; infinite if it cannot."""
         key = json.dumps([plan.method, plan.calibration, plan.smooth, node])
         if key not in self._known:
             others = tuple(name for name in self._tower.nodes if name != node)
-            model = self._tower.build(dataclasses.replace(plan, weights8=(), floats=others))
             feeds = self._steering.feeds[:_ALONE]
             expected = self._float_embeddings()[: len(feeds)]
-            found = embed(open_session(model), feeds)
+            try:
+                model = self._tower.build(dataclasses.replace(plan, weights8=(), floats=others))
+                found = embed(open_session(model), feeds)
+            except Exception:  # as for a whole plan: this node goes back first
+                return float("inf")
             self._known[key] = float(1 - metrics.cosines(expected, found).mean())
             self._write()
         return float(self._known[key])
 
     def race(self, plans: Sequence[Plan]) -> list[float]:
         """Return the latency of each plan over float32's, all by turns in the same rounds."""
+        key = json.dumps(["race", *map(dataclasses.asdict, plans)])
+        if key in self._known:
+            return [float(value) for value in self._known[key]]
         self._float_embeddings()
         sessions = {str(number): open_session(self._tower.build(plan)) for number, plan in enumerate(plans)}
         times = alternate({"float": self._float, **sessions}, self._steering.feeds, rounds=_RACE_ROUNDS)
-        return [ratio(times[name], times["float"]) for name in sessions]
+        self._known[key] = [ratio(times[name], times["float"]) for name in sessions]
+        self._write()
+        return list(self._known[key])
 
     def _try(self, plan: Plan) -> Trial:
         try:
@@ -126,8 +137,12 @@ class Trials:
             session = open_session(model)
             found = embed(session, self._steering.feeds)
             batched = embed(session, self._steering.batches)
+        except MemoryError:
+            raise
         except Exception as error:  # onnx, onnxruntime and optimum raise a dozen kinds; one plan less, no more
             return Trial(plan, failed=_one_line(error))
+        if not (np.isfinite(found).all() and np.isfinite(batched).all()):
+            return Trial(plan, failed="an embedding is not finite")
         expected = self._float_embeddings()
         near = metrics.cosines(expected, found)
         return Trial(
@@ -170,16 +185,22 @@ class Trials:
         write_file(self._memory, content.encode())
 
 
-def _conditions(model: onnx.ModelProto, *parts: str) -> str:
+def _conditions(model: onnx.ModelProto, steering: Steering, *parts: str) -> str:
     """Return a hex sha256 over a graph, the strategies' own code, and whatever else results depend on."""
     digest = hashlib.sha256(model.SerializeToString(deterministic=True))
     for source in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(source.read_bytes())
+    for feed in (*steering.feeds, *steering.batches):
+        for value in feed.values():
+            digest.update(value.tobytes())
+    if steering.gallery is not None:
+        digest.update(steering.gallery.tobytes())
     for part in parts:
         digest.update(part.encode() + b"\0")
     return digest.hexdigest()
 
 
 def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split())[:200] or type(error).__name__
+    plain = _TEMPORARY.sub("a file", " ".join(str(error).split()))
+    text = plain[:200] or type(error).__name__
     return text if isinstance(error, PocketlensError) else f"{type(error).__name__}: {text}"

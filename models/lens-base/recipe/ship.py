@@ -50,6 +50,7 @@ def ship(quantized: Path, results: Path, out: Path) -> None:
         raise Refused(f"{out}: the towers have {size} bytes, expected at most {MAX_BYTES}")
     with new_folder(out, replace=True) as folder:
         for name in manifest.files:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes(model.file(name).read_bytes())
         write_manifest(folder / MANIFEST, manifest, format=FORMAT, version=VERSION)
         verify(folder)
@@ -60,7 +61,7 @@ def retrieval(results: Path) -> dict[str, float]:
     measured: dict[str, Any] = json.loads(results.read_text(encoding="utf-8"))
     groups = measured["recall"]["test"][OURS]
     return {
-        f"test_{_plain(group)}_recall_at_{k}": round(recalls[f"recall@{k}"] / 100, 4)
+        f"float_test_{_plain(group)}_recall_at_{k}": round(recalls[f"recall@{k}"] / 100, 4)
         for group, recalls in groups.items()
         for k in (1, 5, 10)
     }
