@@ -118,6 +118,9 @@ def test_ort_files_for_this_machine_open_in_the_runtime(run: Run, source: Path, 
     assert {"text.ort", "image.ort", "required_operators.config"} < {path.name for path in out.iterdir()}
     assert not list(out.glob("*.onnx"))
     told = json.loads(result.out)
+    for tower in ("text", "image"):
+        assert told["quality"][f"{tower}_bytes"] == (out / f"{tower}.ort").stat().st_size
+        assert told["quality"][f"{tower}_float_bytes"] == (source / f"{tower}.onnx").stat().st_size
     assert told["quantization"]["timed_on"] and told["quality"]["text_latency_ratio"] > 0
     assert told["quality"]["image_latency_ms_p50"] <= told["quality"]["image_latency_ms_p95"]
     verify(out)
@@ -160,6 +163,8 @@ def test_a_missed_gate_is_one_line_and_writes_nothing(run: Run, source: Path, pi
     [
         ([], "give either --out FOLDER or --explain"),
         (["--out", "x", "--explain"], "give either --out FOLDER or --explain"),
+        (["--explain", "--gate", "cosine=0.9"], "--gate and --ort are of no use with --explain"),
+        (["--explain", "--ort"], "--gate and --ort are of no use with --explain"),
         (["--out", "x", "--target", "sparc"], "Invalid value for '--target': 'sparc' is not one of"),
         (["--out", "x", "--minutes", "0"], "Invalid value for '--minutes': 0.0 is not in the range"),
     ],

@@ -234,7 +234,7 @@ def test_texts_are_split_in_halves_by_hash(lines: list[tuple[str, str]], chance:
         patch.setattr(data, "MAX_TEXTS", 5)
         for _ in range(2):
             chance.shuffle(lines)
-            splits.append(read_texts(write(Path(folder), ["".join(line) for line in lines])))
+            splits.append(read_texts(write(Path(folder), ["".join(line) for line in lines]), None))
     assert splits[0] == splits[1]
     calibration, measuring = splits[0].calibration, splits[0].measuring
     order = sorted(expected, key=lambda text: hashlib.sha256(text.encode()).digest())[:10]
@@ -247,7 +247,7 @@ def test_texts_are_split_in_halves_by_hash(lines: list[tuple[str, str]], chance:
 @pytest.mark.usefixtures("small")
 def test_white_space_blank_lines_and_a_byte_order_mark_do_not_count(tmp_path: Path) -> None:
     lines = ["  red   car \r", "", " \t ", "red car\t a b.png ", "été", "c", "d", "e", "f\u2028g"]
-    split = read_texts(write(tmp_path, lines, start=b"\xef\xbb\xbf"))
+    split = read_texts(write(tmp_path, lines, start=b"\xef\xbb\xbf"), None)
     found = contents(split.calibration) | contents(split.measuring)
     assert found == {"red car": ("a b.png",), "été": (), "c": (), "d": (), "e": (), "f g": ()}
 
@@ -255,32 +255,32 @@ def test_white_space_blank_lines_and_a_byte_order_mark_do_not_count(tmp_path: Pa
 @pytest.mark.usefixtures("small")
 def test_the_pictures_of_a_text_are_sorted_and_named_once(tmp_path: Path) -> None:
     names = [f"{letter}.png" for letter in "hbdgacfeab"]
-    split = read_texts(write(tmp_path, [*(f"red\t{name}" for name in names), *"abcde"]))
+    split = read_texts(write(tmp_path, [*(f"red\t{name}" for name in names), *"abcde"]), None)
     found = contents(split.calibration) | contents(split.measuring)
     assert found["red"] == tuple(f"{letter}.png" for letter in "abcdefgh")
 
 
 def test_without_a_file_there_are_built_in_queries() -> None:
-    split = read_texts(None)
+    split = read_texts(None, None)
     assert sorted([*split.calibration.texts, *split.measuring.texts]) == sorted(sample_queries(512))
     assert len(split.calibration.texts) == len(split.measuring.texts) == 256
     assert set(split.calibration.pictures) == {()}
 
 
 def test_built_in_queries_are_read_alike_from_a_file(tmp_path: Path) -> None:
-    assert read_texts(write(tmp_path, sample_queries(512))) == read_texts(None)
+    assert read_texts(write(tmp_path, sample_queries(512)), None) == read_texts(None, None)
 
 
 def test_a_side_has_a_thousand_texts_at_most(tmp_path: Path) -> None:
-    split = read_texts(write(tmp_path, [f"text {number}" for number in range(2_100)]))
+    split = read_texts(write(tmp_path, [f"text {number}" for number in range(2_100)]), None)
     assert len(split.calibration.texts) == len(split.measuring.texts) == 1_000
 
 
 def test_127_texts_are_too_few(tmp_path: Path) -> None:
     expected = r"texts.tsv: found 127 different texts, expected at least 128: 64 that calibrate and 64 that measure"
     with pytest.raises(FormatError, match=expected):
-        read_texts(write(tmp_path, [f"text {number % 127}" for number in range(300)]))
-    split = read_texts(write(tmp_path, [f"text {number}" for number in range(128)]))
+        read_texts(write(tmp_path, [f"text {number % 127}" for number in range(300)]), None)
+    split = read_texts(write(tmp_path, [f"text {number}" for number in range(128)]), None)
     assert len(split.calibration.texts) == len(split.measuring.texts) == 64
 
 
@@ -294,12 +294,12 @@ def test_127_texts_are_too_few(tmp_path: Path) -> None:
 )
 def test_a_wrong_line_is_named(tmp_path: Path, line: str, expected: str) -> None:
     with pytest.raises(FormatError, match=rf"texts\.tsv, {expected}"):
-        read_texts(write(tmp_path, ["one", "", line]))
+        read_texts(write(tmp_path, ["one", "", line]), None)
 
 
 def test_the_longest_text_is_taken(tmp_path: Path) -> None:
     longest = "a" * 10_000
-    split = read_texts(write(tmp_path, [longest, *(f"text {number}" for number in range(127))]))
+    split = read_texts(write(tmp_path, [longest, *(f"text {number}" for number in range(127))]), None)
     assert longest in {*split.calibration.texts, *split.measuring.texts}
 
 
@@ -307,10 +307,10 @@ def test_a_line_that_is_no_utf_8_is_named(tmp_path: Path) -> None:
     file = tmp_path / "texts.tsv"
     file.write_bytes("été\nété\n".encode() + "été\n".encode("latin-1"))
     with pytest.raises(FormatError, match=r"texts\.tsv, line 3: 0xe9 is not UTF-8"):
-        read_texts(file)
+        read_texts(file, None)
 
 
 @pytest.mark.parametrize(("name", "reason"), [("nowhere", "No such file or directory"), (".", "Is a directory")])
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, name: str, reason: str) -> None:
     with pytest.raises(FormatError, match=rf"cannot be read: {reason}; expected a file of one query a line"):
-        read_texts(tmp_path / name)
+        read_texts(tmp_path / name, None)

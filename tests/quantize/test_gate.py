@@ -81,6 +81,12 @@ def test_each_miss_is_a_phrase_with_its_numbers(changed: dict[str, float], phras
     assert GATE.misses(**figures) == [phrase]  # type: ignore[arg-type]  # lost may be None, the others are numbers
 
 
+@pytest.mark.parametrize("figure", [*GOOD, "lost"])
+def test_what_is_no_number_is_missed(figure: str) -> None:
+    [phrase] = GATE.misses(**({**GOOD, "lost": 0.0} | {figure: float("nan")}))
+    assert " nan " in phrase
+
+
 def test_nothing_hides_behind_the_first_miss() -> None:
     assert len(GATE.misses(cosine=0, agreement=0, same_in_batch=0, lost=100)) == 4
 

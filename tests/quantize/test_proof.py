@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from pocketlens_quantize.gate import Gate
@@ -19,12 +21,19 @@ LABELS = [[row % N] if row % 2 else [] for row in range(N)]
 
 
 @pytest.fixture(scope="module")
-def pairs() -> dict[TowerName, Pair]:
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> dict[TowerName, Pair]:
+    """Files of the towers; the smaller text tower has 4-bit weights, the image tower is static int8; read-only."""
     text = Tower("text", towers.text_tower(), towers.text_feeds(16), TARGET)
     image = Tower("image", towers.image_tower(), towers.picture_feeds(16), TARGET)
+    folder = tmp_path_factory.mktemp("towers")
+
+    def saved(name: str, model: onnx.ModelProto) -> Path:
+        onnx.save(model, str(folder / name))
+        return folder / name
+
     return {
-        "text": Pair(text.model, text.build(Plan("weights4"))),
-        "image": Pair(image.model, image.build(Plan("static", "minmax"))),
+        "text": Pair(saved("text.onnx", text.model), saved("text4.onnx", text.build(Plan("weights4")))),
+        "image": Pair(saved("image.onnx", image.model), saved("image8.onnx", image.build(Plan("static", "minmax")))),
     }
 
 
@@ -37,8 +46,8 @@ def side(pairs: dict[TowerName, Pair]) -> Side:
         text_batches=towers.text_batches(texts[:16]),
         pictures=pictures,
         picture_batches=towers.picture_batches(pictures[:16]),
-        float_texts=run_all(pairs["text"].float32, texts),
-        float_pictures=run_all(pairs["image"].float32, pictures),
+        float_texts=run_all(onnx.load(pairs["text"].float32), texts),
+        float_pictures=run_all(onnx.load(pairs["image"].float32), pictures),
         labels=LABELS,
         sha256="0" * 64,
     )
@@ -47,8 +56,8 @@ def side(pairs: dict[TowerName, Pair]) -> Side:
 @pytest.fixture(scope="module")
 def smaller(pairs: dict[TowerName, Pair], side: Side) -> dict[str, Floats]:
     return {
-        "text": run_all(pairs["text"].smaller, side.texts),
-        "image": run_all(pairs["image"].smaller, side.pictures),
+        "text": run_all(onnx.load(pairs["text"].smaller), side.texts),
+        "image": run_all(onnx.load(pairs["image"].smaller), side.pictures),
     }
 
 
@@ -79,10 +88,10 @@ def test_sizes_and_cosines_are_those_of_numpy(
     assert quality[f"{tower}_cosine_mean"] == pytest.approx(near.mean(), abs=1e-5)
     assert quality[f"{tower}_cosine_p1"] == pytest.approx(near[0] + place * (near[1] - near[0]), abs=1e-5)
     assert quality[f"{tower}_cosine_min"] == pytest.approx(near[0], abs=1e-5)
-    assert quality[f"{tower}_bytes"] == len(pairs[tower].smaller.SerializeToString())
-    assert quality[f"{tower}_float_bytes"] == len(pairs[tower].float32.SerializeToString())
+    assert quality[f"{tower}_bytes"] == len(pairs[tower].smaller.read_bytes())
+    assert quality[f"{tower}_float_bytes"] == len(pairs[tower].float32.read_bytes())
     batches = side.text_batches if tower == "text" else side.picture_batches
-    batched = run_all(pairs[tower].smaller, batches)
+    batched = run_all(onnx.load(pairs[tower].smaller), batches)
     expected = cosine(batched, smaller[tower][:16]).min()
     assert quality[f"{tower}_cosine_alone_and_in_batch_min"] == pytest.approx(expected, abs=1e-5)
 
@@ -168,9 +177,21 @@ GATE = Gate(0.99, 0.95, 1.0)
 )
 def test_a_tower_answers_for_its_own_recall(changed: dict[str, float], text: list[str], image: list[str]) -> None:
     quality = figures(**changed)
-    assert (misses("text", GATE, quality), misses("image", GATE, quality)) == (text, image)
+    assert misses("text", GATE, quality, is_faster=True) == text
+    assert misses("image", GATE, quality, is_faster=True) == image
 
 
 def test_without_labels_no_recall_is_missed() -> None:
     quality = {name: value for name, value in figures().items() if "recall" not in name}
-    assert misses("text", GATE, quality) == [] == misses("image", GATE, quality)
+    assert [misses(tower, GATE, quality, is_faster=True) for tower in ("text", "image")] == [[], []]
+
+
+def test_a_tower_that_is_slower_than_float_misses_unless_it_is_storage_alone() -> None:
+    slow = figures(text_latency_ratio=1.25, image_latency_ratio=1.0)
+    assert misses("text", GATE, slow, is_faster=True) == ["latency is 1.25 of float32's"]
+    assert misses("text", GATE, slow, is_faster=False) == [] == misses("image", GATE, slow, is_faster=True)
+
+
+def test_a_proof_with_nan_misses() -> None:
+    quality = figures(text_cosine_mean=float("nan"))
+    assert misses("text", GATE, quality, is_faster=False) == ["mean cosine nan misses 0.99 by nan"]

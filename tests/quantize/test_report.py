@@ -63,7 +63,7 @@ def test_the_page_tells_what_was_chosen_and_every_trial(manifest: ModelManifest)
     assert "# colours, quantized for x86-64" in told
     assert "Timed on Some Processor, 1 thread" in told
     assert "aaaaaaaaaaaaaaaa…" in told and "bbbbbbbbbbbbbbbb…" in told
-    assert "Chosen: static int8, minmax, 2 nodes float32. Put back, worst first: `stem`, `end`." in told
+    assert "Chosen: static int8, minmax, 2 nodes float32. In float32: `stem`, `end`." in told
     assert "Gate: mean cosine 0.99, agreement@10 0.95, at most 1 points of labelled recall@10." in told
     assert "ran out of time" not in told
     trials = [line for line in told.splitlines() if line.startswith(("| float16", "| static", "| 8-bit", "| optimum"))]

@@ -32,7 +32,7 @@ def search(tmp_path: Path) -> Run:
         feeds = towers.text_feeds(48) if text else PICTURES
         batches = towers.text_batches(feeds) if text else towers.picture_batches(feeds)
         steering = Steering(feeds, batches, gallery=None)
-        trials = Trials(tower, steering, memory=tmp_path, target=tower.target, inputs_sha256="a")
+        trials = Trials(tower, steering, memory=tmp_path, target=tower.target)
         found = Search(tower, trials, gate, deadline=deadline, progress=lines.append).run(feeds[:3])
         return found, lines
 

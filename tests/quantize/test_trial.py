@@ -32,14 +32,14 @@ def memory(tmp_path: Path) -> Path:
     return tmp_path / "cache"
 
 
-def trials_of(tower: Tower, memory: Path, steering: Steering = STEERING, *, inputs: str = "a") -> Trials:
-    return Trials(tower, steering, memory=memory, target=tower.target, inputs_sha256=inputs)
+def trials_of(tower: Tower, memory: Path, steering: Steering = STEERING) -> Trials:
+    return Trials(tower, steering, memory=memory, target=tower.target)
 
 
-def only_remembering(memory: Path, *, inputs: str = "a", target: Target = UNTIMED) -> Trials:
+def only_remembering(memory: Path, *, steering: Steering = STEERING, target: Target = UNTIMED) -> Trials:
     """Return trials of the same tower, which can be neither built nor run any more."""
     tower = Tower("text", towers.text_tower(), FEEDS, target)
-    trials = trials_of(tower, memory, inputs=inputs)
+    trials = trials_of(tower, memory, steering)
     tower.model, tower.prepared = onnx.ModelProto(), onnx.ModelProto()
     return trials
 
