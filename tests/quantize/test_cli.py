@@ -17,6 +17,7 @@ from pocketlens.inspect import verify
 from pocketlens.model import Model
 from pocketlens_export.gallery.build import build_bundle
 from pocketlens_quantize.queries import sample_queries
+from pocketlens_quantize.target import find_target, processor_name
 from tests.quantize import towers
 from tests.quantize.towers import cosine
 
@@ -121,7 +122,8 @@ def test_ort_files_for_this_machine_open_in_the_runtime(run: Run, source: Path, 
     for tower in ("text", "image"):
         assert told["quality"][f"{tower}_bytes"] == (out / f"{tower}.ort").stat().st_size
         assert told["quality"][f"{tower}_float_bytes"] == (source / f"{tower}.onnx").stat().st_size
-    assert told["quantization"]["timed_on"] and told["quality"]["text_latency_ratio"] > 0
+    timed_on = f"{processor_name()} ({find_target('this').name}), 1 thread, onnxruntime {ort.__version__}"
+    assert told["quantization"]["timed_on"] == timed_on and told["quality"]["text_latency_ratio"] > 0
     assert told["quality"]["image_latency_ms_p50"] <= told["quality"]["image_latency_ms_p95"]
     verify(out)
     before, after = Model.open(source), Model.open(out)

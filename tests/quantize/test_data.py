@@ -17,7 +17,7 @@ from pocketlens.model import PictureSpec
 from pocketlens.picture import load_pixels
 from pocketlens_export.gallery import scan
 from pocketlens_quantize import data
-from pocketlens_quantize.data import PictureSet, TextSet, read_pictures, read_texts
+from pocketlens_quantize.data import PictureSet, PictureSplit, TextSet, read_pictures, read_texts
 from pocketlens_quantize.queries import sample_queries
 
 SPEC = PictureSpec("image.onnx", "float32", 18, side=2, mode="squash", interpolation="bilinear")
@@ -258,6 +258,35 @@ def test_the_pictures_of_a_text_are_sorted_and_named_once(tmp_path: Path) -> Non
     split = read_texts(write(tmp_path, [*(f"red\t{name}" for name in names), *"abcde"]), None)
     found = contents(split.calibration) | contents(split.measuring)
     assert found["red"] == tuple(f"{letter}.png" for letter in "abcdefgh")
+
+
+def placed(calibration: str, measuring: str) -> PictureSplit:
+    """Return a split of pictures that are named by letters."""
+    sides = [
+        PictureSet(tuple(f"{letter}.png" for letter in side), np.zeros((len(side), 1, 1, 3), np.uint8))
+        for side in (calibration, measuring)
+    ]
+    return PictureSplit(sides[0], sides[1], unreadable=0)
+
+
+@pytest.mark.usefixtures("small")
+def test_a_text_goes_to_the_side_of_its_first_picture_that_lies_on_one(tmp_path: Path) -> None:
+    lines = [f"{side} {number}\t{side}.png" for side in "am" for number in range(2)]
+    lines += ["both\ta.png", "both\tm.png", "late\tabsent.png", "late\tm.png", *(f"free {n}" for n in range(4))]
+    split = read_texts(write(tmp_path, lines), placed("a", "m"))
+    calibration, measuring = contents(split.calibration), contents(split.measuring)
+    assert {"a 0", "a 1", "both"} <= set(calibration) and {"m 0", "m 1", "late"} <= set(measuring)
+    assert len(calibration) == len(measuring) == 5  # the free ones, half each
+    assert measuring["late"] == ("absent.png", "m.png")
+
+
+@pytest.mark.usefixtures("small")
+def test_labels_of_which_none_is_a_picture_are_refused(tmp_path: Path) -> None:
+    file = write(tmp_path, ["red\tx.png", "blue\tw.png", *"abcdefgh"])
+    expected = r"texts\.tsv: none of its pictures is among those read, for example 'w\.png'; paths are relative"
+    with pytest.raises(FormatError, match=expected):
+        read_texts(file, placed("a", "m"))
+    assert len(read_texts(file, None).measuring.texts) == 5  # without an image tower labels do not count
 
 
 def test_without_a_file_there_are_built_in_queries() -> None:

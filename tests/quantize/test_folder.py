@@ -19,7 +19,7 @@ from pocketlens_quantize.gate import Gate
 from pocketlens_quantize.plan import Method
 from pocketlens_quantize.queries import sample_queries
 from pocketlens_quantize.target import find_target
-from pocketlens_quantize.tolerance import tolerance_of
+from pocketlens_quantize.tolerance import Tolerance, tolerance_of
 from tests.folders import edit_json, sign
 from tests.quantize import towers
 from tests.quantize.towers import cosine
@@ -206,6 +206,30 @@ def test_a_proof_that_misses_writes_nothing(
     assert "labelled recall@10 falls by" in message
 
 
+def test_towers_that_miss_their_golden_values_are_refused(
+    made: Made, source: Path, pictures: Path, texts: Path, memory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pocketlens_quantize.folder.tolerance_of", lambda method: Tolerance(1.0, 0.0, "none"))
+    message = refused(request(source, pictures, texts, memory), tmp_path / "out")
+    assert message.startswith(f"{source}: the smaller folder misses its golden values: {tmp_path / 'out'}")
+
+
+def test_files_in_sub_folders_are_kept(
+    source: Path, pictures: Path, texts: Path, memory: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("deep") / "towers"
+    shutil.copytree(source, folder)
+    (folder / "more").mkdir()
+    (folder / "more" / "read.me").write_text("kept")
+    files = json.loads((folder / "model.json").read_text())["files"]
+    files["more/read.me"] = {"sha256": sha256_of(folder / "more/read.me"), "size_bytes": 4}
+    edit_json(folder / "model.json", files=files)
+    sign(folder / "model.json")
+    manifest = quantize_model(request(folder, pictures, texts, memory), tmp_path / "out", silent)
+    assert (tmp_path / "out/more/read.me").read_text() == "kept"
+    assert "more/read.me" in manifest.files
+
+
 def test_too_little_time_is_said(
     made: Made, source: Path, pictures: Path, texts: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -269,6 +293,8 @@ def test_a_text_tower_alone_needs_no_pictures(
     assert manifest.image is None and not (tmp_path / "out" / "image.onnx").exists()
     assert manifest.quality["text_agreement_at_10_int8_on_float"] >= 0.5
     assert not [name for name in manifest.quality if "recall" in name]  # which would be of pictures
+    assert manifest.quantization is not None  # and what was not measured was not demanded
+    assert manifest.quantization.gate == {"text_cosine": 0.9, "text_agreement": 0.5}
     verify(tmp_path / "out")
 
 

@@ -5,7 +5,7 @@ from typing import Literal
 
 import numpy as np
 import pytest
-from onnx import TensorProto
+from onnx import TensorProto, numpy_helper
 
 from pocketlens_quantize.plan import Plan, Tower
 from pocketlens_quantize.target import Target
@@ -90,6 +90,16 @@ def test_float16_storage_holds_no_large_float32(both: dict[str, Tower]) -> None:
         built = tower.build(Plan("float16"))
         kept = [t for t in built.graph.initializer if t.data_type == TensorProto.FLOAT and np.prod(t.dims) >= 1024]
         assert kept == []
+
+
+def test_a_weight_beyond_float16_stays_as_it_is() -> None:
+    model = towers.image_tower()
+    [weight] = [tensor for tensor in model.graph.initializer if tensor.name == "end.weight"]
+    weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) * np.float32(1e6), "end.weight"))
+    built = Tower("image", model, towers.picture_feeds(1), VNNI).build(Plan("float16"))
+    kinds = {tensor.name: tensor.data_type for tensor in built.graph.initializer}
+    assert kinds["end.weight"] == TensorProto.FLOAT
+    assert kinds["head.weight.float16"] == kinds["down.weight.float16"] == TensorProto.FLOAT16
 
 
 @pytest.mark.parametrize("plan", [Plan("static", "minmax", smooth=True), Plan("weights8"), Plan("dynamic")])

@@ -64,6 +64,25 @@ def test_of_plans_that_pass_the_nearest_is_chosen(search: Run) -> None:
     assert found.best.cosine_mean == max(trial.cosine_mean for trial in static)
 
 
+def test_untimed_the_fewest_exempt_nodes_are_chosen_not_the_nearest(
+    search: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(self: Trials, plan: Plan) -> Trial:
+        count = len(plan.floats) + len(plan.weights8)
+        passes = {"wide.Conv", "narrow.Conv"} <= set(plan.floats) or plan.method == "float16"
+        return Trial(plan, 1, (0.98 if passes else 0.5) + count / 1_000, 0.9, 0.9, 0.9, 1.0)
+
+    def error_alone(self: Trials, plan: Plan, node: str) -> float:
+        return {"wide.Conv": 0.3, "narrow.Conv": 0.2}.get(node, 0.01)
+
+    monkeypatch.setattr(Trials, "run", run)
+    monkeypatch.setattr(Trials, "error_alone", error_alone)
+    found, _ = search(image(), LOOSE)
+    assert found.best is not None and set(found.best.plan.floats) == {"wide.Conv", "narrow.Conv"}
+    passing = [trial for trial in found.trials if trial.plan.method == "static" and reached(trial, LOOSE)]
+    assert max(trial.cosine_mean for trial in passing) > found.best.cosine_mean  # with more nodes in float32
+
+
 def test_the_nodes_that_do_harm_are_put_back_and_no_more(search: Run) -> None:
     tower = image(outlier=300)  # two convolutions that one scale for all channels rounds to nothing
     gate = Gate(0.97, 0.7, 100)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 from onnx import TensorProto, helper
 
@@ -13,12 +15,15 @@ from tests.quantize.towers import Graph
 TARGET = Target("x86-64-vnni", "uint8", reduce_range=False, preset="avx512_vnni", timed_here=False)
 
 
-def test_embeddings_are_those_of_each_feed_in_order() -> None:
+def test_embeddings_are_those_of_each_feed_in_order(tmp_path: Path) -> None:
     model = towers.text_tower()
     feeds = towers.text_feeds(5)
     found = embed(open_session(model), feeds)
     np.testing.assert_allclose(found, np.concatenate([towers.run(model, feed) for feed in feeds]), atol=1e-6)
-    np.testing.assert_array_equal(embed(open_session(model.SerializeToString()), feeds), found)
+    file = tmp_path / "text.onnx"
+    file.write_bytes(model.SerializeToString())
+    for same in (file, file.read_bytes()):
+        np.testing.assert_array_equal(embed(open_session(same), feeds), found)
 
 
 def test_a_batch_counts_as_its_inputs() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from onnx import numpy_helper
 
 from pocketlens_quantize import metrics
 from pocketlens_quantize.plan import Plan, Tower
@@ -99,10 +100,16 @@ def test_a_plan_is_remembered_and_not_tried_again(text: Tower, memory: Path) -> 
 def test_what_was_measured_under_other_conditions_is_not_taken(text: Tower, memory: Path) -> None:
     plan = Plan("float16")
     expected = trials_of(text, memory).run(plan)
-    assert only_remembering(memory, inputs="b").run(plan).failed is not None
+    gallery = np.eye(towers.DIM, dtype=np.float32)
+    for steering in (
+        Steering(FEEDS[1:], STEERING.batches, None),
+        Steering(FEEDS, STEERING.batches[1:], None),
+        Steering(FEEDS, STEERING.batches, gallery),
+    ):
+        assert only_remembering(memory, steering=steering).run(plan).failed is not None
     assert only_remembering(memory, target=TIMED).run(plan).failed is not None
     assert only_remembering(memory).run(plan) == expected
-    assert len(list(memory.iterdir())) == 3
+    assert len(list(memory.iterdir())) == 1  # failed trials are not remembered
 
 
 def test_what_was_measured_of_another_tower_is_not_taken(text: Tower, memory: Path) -> None:
@@ -140,6 +147,30 @@ def test_a_plan_that_cannot_be_built_is_one_failed_trial(memory: Path) -> None:
     trial = only_remembering(memory).run(PLAN)
     assert trial == Trial(PLAN, failed=trial.failed)
     assert trial.failed and "\n" not in trial.failed
+    assert not memory.exists()  # what was missing may be there next time
+
+
+def test_a_node_that_cannot_be_built_alone_is_the_worst(memory: Path) -> None:
+    tower = Tower("text", towers.text_tower(), FEEDS, UNTIMED)
+    tower.prepared = onnx.ModelProto()
+    assert trials_of(tower, memory).error_alone(PLAN, tower.nodes[0]) == float("inf")
+    assert not memory.exists()
+
+
+def test_a_plan_whose_embeddings_are_not_finite_fails(memory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tower = Tower("text", towers.text_tower(), FEEDS, UNTIMED)
+    broken = towers.text_tower()
+    [bias] = [tensor for tensor in broken.graph.initializer if tensor.name == "head.bias"]
+    bias.CopyFrom(numpy_helper.from_array(np.full(towers.DIM, np.nan, np.float32), "head.bias"))
+    monkeypatch.setattr(tower, "build", lambda plan: broken)
+    assert trials_of(tower, memory).run(PLAN) == Trial(PLAN, failed="an embedding is not finite")
+
+
+def test_a_race_is_remembered(text: Tower, memory: Path) -> None:
+    plans = [Plan("float16"), PLAN]
+    ratios = trials_of(text, memory).race(plans)
+    assert len(ratios) == 2 and min(ratios) > 0
+    assert only_remembering(memory).race(plans) == ratios
 
 
 def test_the_error_of_a_node_alone_is_that_of_a_tower_with_this_node_in_int8(memory: Path) -> None:
