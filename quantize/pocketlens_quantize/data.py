@@ -110,7 +110,7 @@ def read_pictures(
 
 
 def read_texts(file: Path | None, pictures: PictureSplit | None) -> TextSplit:
-    """Return two disjoint sets of 64 to 1,000 texts, half each of a file's or of 512 built-in queries.
+    """Return two disjoint sets of at most 1,000 texts each, of a file's or of 512 built-in queries.
 
     A text that describes pictures goes to the side of the first that lies on one, so that captions keep their pictures.
 

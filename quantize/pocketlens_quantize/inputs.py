@@ -22,6 +22,7 @@ from pocketlens_quantize.trial import Steering
 _BATCH = 8
 _BATCHED = 64  # inputs that are also encoded in batches
 _STEERED = 256  # inputs that each trial encodes: 9 s for 35 ms each
+_MIN_TEXTS = 32
 _EXTRA_PADDING = 3  # more than any text of the batch needs
 
 
@@ -86,6 +87,7 @@ def read_sides(
     if model.manifest.can_read:
         halves = read_texts(texts, split_pictures)
         words = [halves.calibration, _unseen(model, halves)]
+        _check_texts([len(side.texts) for side in words if side is not None], texts)
     first, second = (_side(model, picture, text) for picture, text in zip(pictures, words, strict=True))
     return first, second
 
@@ -109,6 +111,15 @@ def _side(model: Model, pictures: PictureSet | None, texts: TextSet | None) -> S
         labels=[[rows[name] for name in names if name in rows] for names in described],
         sha256=_hash(pictures, texts),
     )
+
+
+def _check_texts(counts: Sequence[int], file: Path | None) -> None:
+    """Raise when captions that follow their pictures, or texts that are equal to the tower, leave a side too few."""
+    if min(counts) < _MIN_TEXTS:
+        raise FormatError(
+            f"{file or 'the built-in queries'}: {counts[0]} texts calibrate and {counts[1]} measure, expected at least "
+            f"{_MIN_TEXTS} each; a caption lies on its picture's side"
+        )
 
 
 def _unseen(model: Model, split: TextSplit) -> TextSet:

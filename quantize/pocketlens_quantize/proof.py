@@ -78,7 +78,7 @@ def misses(tower: str, gate: Gate, quality: Mapping[str, float], *, is_faster: b
         lost=lost,
     )
     slower = quality.get(f"{tower}_latency_ratio", 0.0)
-    if is_faster and slower > 1:
+    if is_faster and not slower <= 1:
         missed.append(f"latency is {slower:.2f} of float32's")
     return missed
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from pocketlens.encoder import TextEncoder
+from pocketlens.errors import FormatError
 from pocketlens.model import Model
 from pocketlens_quantize.inputs import Side, read_sides
 from pocketlens_quantize.queries import sample_queries
@@ -58,3 +59,14 @@ def test_without_a_text_file_no_text_has_a_label(model: Model, tmp_path: Path) -
     sides = read_sides(model, calibration=folder, measuring=None, texts=None, progress=lambda line: None)
     assert not any(rows for side in sides for rows in side.labels)
     assert not ids(sides[0]) & ids(sides[1])
+
+
+def test_captions_of_one_side_alone_are_refused(model: Model, tmp_path: Path) -> None:
+    calibration = towers.write_pictures(tmp_path / "calibration", 64)
+    measuring = towers.write_pictures(tmp_path / "measuring", 128)
+    for copy in range(64):
+        (measuring / f"{copy:03}.png").unlink()  # the two folders may share none
+    texts = tmp_path / "queries.txt"
+    texts.write_text("\n".join(f"{query}\t{n % 64:03}.png" for n, query in enumerate(QUERIES)), encoding="utf-8")
+    with pytest.raises(FormatError, match=r"queries.txt: \d+ texts calibrate and 0 measure, expected at least 32 each"):
+        read_sides(model, calibration=calibration, measuring=measuring, texts=texts, progress=lambda line: None)
