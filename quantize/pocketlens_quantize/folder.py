@@ -88,6 +88,7 @@ def quantize_model(request: Request, out: Path, progress: Callable[[str], None])
         progress("measuring on inputs that were kept aside")
         quality = measure(pairs, proving, timed=request.target.timed_here)
         _check_gates(model, request.gates, found, quality)
+        _warn_of_slow_files(request, quality, progress)
         manifest = _draft(request, found, quality, steering, proving)
         _write_rest(model, found, folder)
         reports = [TowerReport(name, each, request.gates[name]) for name, each in found.items()]
@@ -162,6 +163,14 @@ def _check_gates(
                 f"{model.path}: on inputs kept aside the {name} tower misses its gate, though it reached it where the "
                 f"search looked: {'; '.join(missed)}. It was {describe(_best(each))}. More pictures and texts help"
             )
+
+
+def _warn_of_slow_files(request: Request, quality: Mapping[str, float], progress: Callable[[str], None]) -> None:
+    """Say so when a tower that stays float32 is slower as .ort, which cannot hold its convolutions' blocked layout."""
+    for name in ("text", "image"):
+        ratio = quality.get(f"{name}_latency_ratio", 0.0)
+        if request.ort and ratio > 1:
+            progress(f"{name}: as .ort it takes {ratio:.2f} of float32's time; only minimal builds need that format")
 
 
 def _best(found: Found) -> Trial:

@@ -118,7 +118,7 @@ def _check_texts(counts: Sequence[int], file: Path | None) -> None:
     if min(counts) < _MIN_TEXTS:
         raise FormatError(
             f"{file or 'the built-in queries'}: {counts[0]} texts calibrate and {counts[1]} measure, expected at least "
-            f"{_MIN_TEXTS} each; a caption lies on its picture's side"
+            f"{_MIN_TEXTS} each; a caption lies on its picture's side, and texts of equal token ids are on one alone"
         )
 
 

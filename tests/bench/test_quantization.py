@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,9 +28,9 @@ def sides(tmp_path_factory: pytest.TempPathFactory, colours: Path) -> tuple[Side
     for number in range(130):
         noise = rng.integers(0, 256, (2, 2, 3), dtype=np.uint8)
         Image.fromarray(noise).resize((8, 8)).save(folder / f"{number}.png")
-    colour = ("red", "green", "blue", "white")
     texts = folder / "texts.txt"
-    texts.write_text("".join(f"a {colour[n % 4]} {colour[n // 4 % 4]} {n}\n" for n in range(130)))
+    words = itertools.product(("red", "green", "blue", "white"), repeat=4)
+    texts.write_text("".join(f"{' '.join(text)}\n" for text in itertools.islice(words, 130)))
     return read_sides(Model.open(colours), calibration=folder, measuring=None, texts=texts, progress=lambda line: None)
 
 
