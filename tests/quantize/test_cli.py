@@ -115,6 +115,9 @@ def test_json_is_all_that_stdout_holds(run: Run, source: Path, pictures: Path, t
 def test_ort_files_for_this_machine_open_in_the_runtime(run: Run, source: Path, pictures: Path, tmp_path: Path) -> None:
     out = tmp_path / "smaller"
     result = run(source, "--out", out, "--calibration", pictures, "--gate", GATE, "--ort", "--json")
+    if "latency is" in result.err:  # a tower this small is faster in one run and slower in the next: then it is refused
+        assert result.code == 1 and not out.exists()
+        return
     assert result.code == 0, result.err
     assert {"text.ort", "image.ort", "required_operators.config"} < {path.name for path in out.iterdir()}
     assert not list(out.glob("*.onnx"))
