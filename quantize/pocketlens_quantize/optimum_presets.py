@@ -7,22 +7,18 @@ it is good enough is the caller's to find out.
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import shutil
 import tempfile
-import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
-from numpy.typing import NDArray
-from onnxruntime.quantization.calibrate import CalibrationDataReader, create_calibrator
+from onnxruntime.quantization.calibrate import create_calibrator
 
 from pocketlens.errors import MissingPart, Refused
 from pocketlens.files import write_file
-
-Feed: TypeAlias = Mapping[str, NDArray[Any]]
+from pocketlens_quantize.graph import quiet
+from pocketlens_quantize.session import Feed, FeedReader
 
 # Not Conv: dynamic quantization turns it into ConvInteger, which onnxruntime's kernels run slowly or not at all.
 DYNAMIC_OPERATORS = ("MatMul", "Gather")
@@ -60,7 +56,7 @@ def quantize_with_optimum(
     }
     operators = None if feeds is not None else list(DYNAMIC_OPERATORS)
     config = presets[preset](is_static=feeds is not None, per_channel=True, operators_to_quantize=operators)
-    with tempfile.TemporaryDirectory() as name, _silent():
+    with tempfile.TemporaryDirectory() as name, quiet():
         # Alone in a folder: optimum tries to load whatever configuration or tokenizer lies beside the graph.
         folder = Path(name)
         try:
@@ -75,32 +71,7 @@ def quantize_with_optimum(
     write_file(out, content)
 
 
-class _Reader(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime is untyped
-    """Hands the calibrator one feed after the other; it takes no plain iterator."""
-
-    def __init__(self, feeds: Iterable[Feed]) -> None:
-        self._feeds = iter(feeds)
-
-    def get_next(self) -> dict[str, NDArray[Any]] | None:
-        """Return the next feed, or None after the last."""
-        feed = next(self._feeds, None)
-        return None if feed is None else dict(feed)
-
-
 def _ranges(graph: Path, feeds: Iterable[Feed], operators: Sequence[str]) -> Any:
     calibrator = create_calibrator(graph, operators, augmented_model_path=str(graph.with_name("augmented.onnx")))
-    calibrator.collect_data(_Reader(feeds))
+    calibrator.collect_data(FeedReader(feeds))
     return calibrator.compute_data()
-
-
-@contextlib.contextmanager
-def _silent() -> Iterator[None]:
-    """Keep remarks that tell a user nothing off standard error: that there is no config.json, deprecations."""
-    level = logging.root.manager.disable
-    logging.disable(max(level, logging.WARNING))
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(level)

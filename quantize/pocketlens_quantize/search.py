@@ -68,9 +68,8 @@ class Search:
         for plan in self._tower.plans():
             self._try(plan)
         base = self._fastest_static()
-        if (
-            base is not None and self._tower.target.timed_here and _speed(base) > PAYS
-        ):  # as a whole; perhaps not the nodes that int8 makes faster
+        # Slower as a whole: perhaps not the nodes that int8 makes faster.
+        if base is not None and self._tower.target.timed_here and _speed(base) > PAYS:
             base = self._drop_what_does_not_pay(base, feeds)
         if (base is not None and _speed(base) <= PAYS) or not self._tower.target.timed_here:
             self._refine(base, feeds)
@@ -155,9 +154,8 @@ class Search:
         return sorted(self._tower.nodes, key=lambda node: -errors.get(node, 0.0))
 
     def _without(self, plan: Plan, nodes: Sequence[str]) -> Plan:
-        chosen = [
-            name for name in self._tower.nodes if name in set(nodes)
-        ]  # in graph order: the same set, the same plan
+        # In graph order: the same set is the same plan.
+        chosen = [name for name in self._tower.nodes if name in set(nodes)]
         products = [name for name in chosen if name in self._tower.products]
         others = [name for name in chosen if name not in self._tower.products]
         return dataclasses.replace(plan, weights8=tuple(products), floats=tuple(others))

@@ -7,7 +7,7 @@ import re
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -22,6 +22,23 @@ from pocketlens_quantize.graph import WEIGHTED, consumers, weighted_nodes
 Feed: TypeAlias = Mapping[str, NDArray[Any]]
 
 _PASSES = re.compile(r"(_nchwc|_token_\d+|_quant|_Q[48]|/duplicated\w*)+$")  # what onnxruntime adds to a node's name
+
+
+class FeedReader:
+    """Feeds one after the other, as onnxruntime's calibrators take them (its CalibrationDataReader)."""
+
+    def __init__(self, feeds: Iterable[Feed]) -> None:
+        self._feeds = iter(feeds)
+
+    def get_next(self) -> Feed | None:
+        """Return the next feed, or None after the last."""
+        return next(self._feeds, None)
+
+    def __iter__(self) -> FeedReader:
+        return self
+
+    def __next__(self) -> Feed:
+        return next(self._feeds)
 
 
 def open_session(model: onnx.ModelProto | bytes | Path, *, profile: Path | None = None) -> Any:

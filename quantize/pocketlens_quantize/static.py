@@ -26,7 +26,7 @@ from pocketlens_quantize.graph import (
     replace_nodes,
     weighted_nodes,
 )  # fmt: skip
-from pocketlens_quantize.session import Feed
+from pocketlens_quantize.session import Feed, FeedReader
 from pocketlens_quantize.smooth import branch, channel_maxima
 from pocketlens_quantize.target import Target
 
@@ -190,25 +190,9 @@ def _calibrate(model: onnx.ModelProto, feeds: Sequence[Feed], calibration: Calib
         for _, group in itertools.groupby(sorted(feeds, key=_shapes), key=_shapes):  # a chunk's arrays are stacked
             alike = list(group)
             for start in range(0, len(alike), _CHUNK):
-                calibrator.collect_data(_Reader(alike[start : start + _CHUNK]))
+                calibrator.collect_data(FeedReader(alike[start : start + _CHUNK]))
         return calibrator.compute_data()
 
 
 def _shapes(feed: Feed) -> list[tuple[int, ...]]:
     return [value.shape for value in feed.values()]
-
-
-class _Reader:
-    """onnxruntime's CalibrationDataReader over feeds."""
-
-    def __init__(self, feeds: Sequence[Feed]) -> None:
-        self._feeds = iter(feeds)
-
-    def get_next(self) -> Feed | None:
-        return next(self._feeds, None)
-
-    def __iter__(self) -> _Reader:
-        return self
-
-    def __next__(self) -> Feed:
-        return next(self._feeds)

@@ -37,13 +37,14 @@ def store_float16(model: onnx.ModelProto, names: Iterable[str]) -> None:
     Raises:
         ValueError: a weight lies outside float16's range.
     """
+    casts = []
     for name in names:
         weight = take_constant(model, name)
         if np.abs(weight).max() > np.finfo(np.float16).max:
             raise ValueError(f"{name}: a weight of {np.abs(weight).max():.3g} does not fit float16")
         add_constant(model, f"{name}.float16", weight.astype(np.float16))
-        cast = helper.make_node("Cast", [f"{name}.float16"], [name], to=TensorProto.FLOAT)
-        replace_nodes(model, [cast, *model.graph.node])
+        casts.append(helper.make_node("Cast", [f"{name}.float16"], [name], to=TensorProto.FLOAT))
+    replace_nodes(model, [*casts, *model.graph.node])
 
 
 def store_int8(model: onnx.ModelProto, names: Iterable[str], *, axis: int) -> None:
