@@ -65,6 +65,8 @@ def write_colours(folder: Path, *, name: str = "colours", space: Space = SPACE) 
         image=PictureSpec(
             file="image.onnx", precision="float32", opset=18, side=SIDE, mode="shortest", interpolation="bilinear"
         ),
+        inversion={},
+        concepts=None,
         quantization=None,
         quality={},
         made_with={"onnx": onnx.__version__},

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
 
+from pocketlens._types import Float32s
 from pocketlens.bundle import seal_bundle
 from pocketlens.files import sha256_of
+from pocketlens.model import Model
 
 
 def edit_json(path: Path, **changes: Any) -> None:
@@ -39,6 +44,71 @@ def sign_bundle(bundle: Path) -> None:
         if (bundle / part).is_file():
             sign(bundle / part)
     seal_bundle(bundle)
+
+
+def add_inversion(folder: Path, recipe: str, *, tokens: int = 1, seed: int = 0) -> Float32s:
+    """Give a model folder a linear inversion network and return its matrix, float32 (dim, tokens * token_dim).
+
+    Its pseudo-tokens are the vector times the matrix, cut into `tokens` rows. A report and a plot stand beside it.
+    """
+    manifest = Model.open(folder).manifest
+    assert manifest.text is not None
+    dim, token_dim = manifest.space.dim, manifest.text.token_dim
+    matrix = np.random.default_rng(seed).normal(0, 0.05, (dim, tokens * token_dim)).astype(np.float32)
+    (folder / "inversion").mkdir(exist_ok=True)
+    name = f"inversion/{recipe}"
+    onnx.save(_inversion_graph(matrix, tokens, token_dim), str(folder / f"{name}.onnx"))
+    (folder / f"{name}.md").write_text("# a report\n")
+    (folder / f"{name}.svg").write_text("<svg/>\n")
+    about = {
+        "file": f"{name}.onnx", "precision": "float32", "tokens": tokens, "seed": seed, "steps": 0, "data_sha256": {},
+    }  # fmt: skip
+    _list(folder, [f"{name}.onnx", f"{name}.md", f"{name}.svg"], {f"inversion__{recipe}": about})
+    return matrix
+
+
+def add_concepts(folder: Path, names: Sequence[str], vectors: Float32s) -> None:
+    """Give a model folder a vocabulary of unit vectors, float32 (names, dim); the first two span its subspace."""
+    blobs = [name.encode() for name in names]
+    scales = np.abs(vectors).max(axis=1) / 127
+    np.savez(
+        folder / "concepts.npz",
+        names_utf8=np.frombuffer(b"".join(blobs), dtype=np.uint8),
+        offsets=np.cumsum([0, *map(len, blobs)], dtype=np.int64),
+        codes=np.rint(vectors / scales[:, np.newaxis]).astype(np.int8),
+        scales=scales.astype(np.float32),
+        subspace=np.linalg.qr(vectors[:2].T.astype(np.float64))[0].T.astype(np.float32),
+    )
+    about = {"file": "concepts.npz", "count": len(names), "source": "by hand"}
+    _list(folder, ["concepts.npz"], {"concepts": about})
+
+
+def _list(folder: Path, names: Sequence[str], changes: dict[str, Any]) -> None:
+    """List new files in a model folder's manifest, sign it and set fields of it."""
+    manifest = folder / "model.json"
+    data = json.loads(manifest.read_text())
+    data["files"] |= {name: {"sha256": "", "size_bytes": 0} for name in names}
+    manifest.write_text(json.dumps(data))
+    edit_json(manifest, **changes)
+    sign(manifest)
+
+
+def _inversion_graph(matrix: Float32s, tokens: int, token_dim: int) -> onnx.ModelProto:
+    nodes = [
+        helper.make_node("MatMul", ["embedding", "matrix"], ["flat"]),
+        helper.make_node("Reshape", ["flat", "shape"], ["pseudo_tokens"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "inversion",
+        [helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["n", len(matrix)])],
+        [helper.make_tensor_value_info("pseudo_tokens", TensorProto.FLOAT, ["n", tokens, token_dim])],
+        [
+            numpy_helper.from_array(matrix, "matrix"),
+            numpy_helper.from_array(np.array([-1, tokens, token_dim], dtype=np.int64), "shape"),
+        ],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
 
 
 def positions(size: int, rng: np.random.Generator) -> list[int]:

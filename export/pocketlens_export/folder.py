@@ -111,6 +111,8 @@ def export_model(request: Request, out: Path, report: Report) -> ModelManifest:
             space=space,
             text=text,
             image=image,
+            inversion={},
+            concepts=None,
             quality=draft.quality,
             quantization=None,
             made_with=_versions(clip),

@@ -26,9 +26,11 @@ _CHUNK_BYTES = 1 << 20
 _MANIFESTS = ("bundle.json", "gallery.json", "model.json")
 _OURS = {
     *_MANIFESTS, "index.usearch", "rescore.f16", "items.sqlite", "stats.npz", "golden.npz", "tokenizer.json",
-    "quantization.md", "quantization.svg", "required_operators.config",
+    "concepts.npz", "quantization.md", "quantization.svg", "required_operators.config",
 }  # fmt: skip
 _GRAPHS = (".onnx", ".ort")
+_INVERSION = "inversion"  # the folder of networks, with a report and a plot of each
+_REPORTS = (".md", ".svg")
 
 
 def sha256_of(path: Path) -> str:
@@ -140,7 +142,8 @@ def _refuse_to_replace(path: Path, replace: bool) -> None:
 def _is_ours(file: Path) -> bool:
     if file.name in _MANIFESTS:
         return b'"format": "pocketlens-' in file.read_bytes()[:200]
-    return not file.is_symlink() and (file.name in _OURS or file.suffix in _GRAPHS)
+    is_report = file.parent.name == _INVERSION and file.suffix in _REPORTS
+    return not file.is_symlink() and (file.name in _OURS or file.suffix in _GRAPHS or is_report)
 
 
 def _move(new: Path, path: Path) -> None:

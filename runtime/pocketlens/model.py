@@ -19,7 +19,9 @@ VERSION = 1
 MANIFEST = "model.json"
 GOLDEN = "golden.npz"
 PLACEHOLDER_ID = -1
+MAX_PSEUDO_TOKENS = 16  # of one picture; more would leave a prompt of 64 tokens no room
 
+_RECIPE = re.compile("[a-z0-9]+")
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*(/[A-Za-z0-9_][A-Za-z0-9_.\-]*)?")
 
 
@@ -121,10 +123,45 @@ class Quantization:
 
 
 @dataclass(frozen=True, slots=True)
+class Inversion:
+    """A network that turns a picture into pseudo-tokens of the text tower.
+
+    Attributes:
+        file: graph; embedding float32 (n, dim), of unit length -> pseudo_tokens float32 (n, tokens, token_dim).
+        precision: what the weights are stored as, for people.
+        tokens: pseudo-tokens of one picture.
+        seed, steps: of the training.
+        data_sha256: hash of each file that it was trained on, by name.
+    """
+
+    file: str
+    precision: str
+    tokens: int
+    seed: int
+    steps: int
+    data_sha256: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """Names that pictures may be taken for; see concepts.py.
+
+    Attributes:
+        file: the .npz.
+        count: how many names.
+        source: where they come from, for people.
+    """
+
+    file: str
+    count: int
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
 class ModelManifest:
     """model.json. `quality` holds measured figures by name; `made_with` the versions of what made the folder.
 
-    `quantization` is None for a float32 folder.
+    `inversion` holds networks by recipe (lincir, pic2word, searle). `quantization` is None for a float32 folder.
     """
 
     name: str
@@ -133,6 +170,8 @@ class ModelManifest:
     space: Space
     text: TextSpec | None
     image: PictureSpec | None
+    inversion: dict[str, Inversion]
+    concepts: Vocabulary | None
     quality: dict[str, float]
     quantization: Quantization | None
     made_with: dict[str, str]
@@ -144,13 +183,18 @@ class ModelManifest:
         return self.text is not None and self.text.tokenizer is not None
 
     def only(self, tower: Literal["text", "image"]) -> ModelManifest:
-        """Return the manifest of a folder that holds this one tower; golden.npz keeps its record."""
+        """Return the manifest of a folder that holds this one tower; golden.npz keeps its record.
+
+        A text tower keeps its inversion networks and names, whose reports and plots stay behind.
+        """
         if tower == "text" and self.text is not None:
-            kept = {self.text.file, self.text.tokenizer, GOLDEN}
+            kept = {self.text.file, self.text.tokenizer, GOLDEN, *(network.file for network in self.inversion.values())}
+            kept |= set() if self.concepts is None else {self.concepts.file}
             return replace(self, image=None, files={name: r for name, r in self.files.items() if name in kept})
         if tower == "image" and self.image is not None:
             kept = {self.image.file, GOLDEN}
-            return replace(self, text=None, files={name: r for name, r in self.files.items() if name in kept})
+            files = {name: r for name, r in self.files.items() if name in kept}
+            return replace(self, text=None, inversion={}, concepts=None, files=files)
         raise FormatError(f"model {self.name} has no {tower} tower")
 
 
@@ -232,6 +276,8 @@ def _check_names(manifest: ModelManifest, path: Path) -> None:
     needed = [tower.file for tower in towers]
     if manifest.text is not None and manifest.text.tokenizer is not None:
         needed.append(manifest.text.tokenizer)
+    needed += [network.file for network in manifest.inversion.values()]
+    needed += [] if manifest.concepts is None else [manifest.concepts.file]
     if not towers:
         raise FormatError(f"{path}: text and image are both null, expected at least one tower")
     for name in [*needed, GOLDEN]:
@@ -239,6 +285,14 @@ def _check_names(manifest: ModelManifest, path: Path) -> None:
             raise FormatError(f"{path}: files: {name!r} is missing, but the folder needs it")
     if manifest.text is not None and manifest.text.placeholder_id != PLACEHOLDER_ID:
         raise FormatError(f"{path}: text.placeholder_id is {manifest.text.placeholder_id}, expected {PLACEHOLDER_ID}")
+    for recipe in manifest.inversion:
+        if not _RECIPE.fullmatch(recipe):
+            raise FormatError(
+                f"{path}: inversion: {recipe!r} is no recipe's name, expected lower-case letters and digits"
+            )
+    if manifest.text is None and (manifest.inversion or manifest.concepts is not None):
+        found = "inversion" if manifest.inversion else "concepts"
+        raise FormatError(f"{path}: {found} is given, but text is null; both belong to a text tower")
 
 
 def _check_ranges(manifest: ModelManifest, path: Path) -> None:
@@ -248,6 +302,11 @@ def _check_ranges(manifest: ModelManifest, path: Path) -> None:
         ranges.append(("text.token_dim", manifest.text.token_dim, 1, 65_536))
     if manifest.image is not None:
         ranges.append(("image.side", manifest.image.side, 1, 4_096))
+    ranges += [
+        (f"inversion.{name}.tokens", each.tokens, 1, MAX_PSEUDO_TOKENS) for name, each in manifest.inversion.items()
+    ]
+    if manifest.concepts is not None:
+        ranges.append(("concepts.count", manifest.concepts.count, 1, 1 << 24))
     for name, found, least, most in ranges:
         if not least <= found <= most:
             raise FormatError(f"{path}: {name} is {found}, expected {least} to {most}")

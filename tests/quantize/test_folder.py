@@ -20,7 +20,7 @@ from pocketlens_quantize.plan import Method
 from pocketlens_quantize.queries import sample_queries
 from pocketlens_quantize.target import find_target
 from pocketlens_quantize.tolerance import Tolerance, tolerance_of
-from tests.folders import edit_json, sign
+from tests.folders import add_concepts, add_inversion, edit_json, sign
 from tests.quantize import towers
 from tests.quantize.towers import cosine
 
@@ -88,6 +88,22 @@ def test_a_whole_folder_is_written_and_verifies(made: Made) -> None:
     assert len(verify(out)) == 3
     assert Model.open(out).manifest == manifest
     assert set(manifest.files) == {path.name for path in out.iterdir()} - {"model.json"}
+
+
+def test_networks_and_names_are_copied_with_their_reports(
+    source: Path, pictures: Path, texts: Path, memory: Path, tmp_path: Path
+) -> None:
+    own = Path(shutil.copytree(source, tmp_path / "own"))
+    add_inversion(own, "lincir")
+    add_concepts(own, ["a cat", "a dog"], np.eye(2, towers.DIM, dtype=np.float32))
+    edit_json(own / "model.json", quality={"composed_lincir_map_at_10": 0.25})
+    made = quantize_model(request(own, pictures, texts, memory), tmp_path / "out", silent)
+    before = Model.open(own).manifest
+    assert (made.inversion, made.concepts) == (before.inversion, before.concepts)
+    assert made.quality["float_composed_lincir_map_at_10"] == 0.25
+    for name in ("inversion/lincir.onnx", "inversion/lincir.md", "inversion/lincir.svg", "concepts.npz"):
+        assert (tmp_path / "out" / name).read_bytes() == (own / name).read_bytes()
+        assert made.files[name] == before.files[name]
 
 
 def test_the_record_says_what_it_was_made_for_and_with(made: Made, source: Path) -> None:

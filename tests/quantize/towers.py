@@ -311,6 +311,8 @@ def write_model(folder: Path, *, image: onnx.ModelProto | None = None, tokenizer
         image=PictureSpec(
             file="image.onnx", precision="float32", opset=20, side=SIDE, mode="shortest", interpolation="bilinear"
         ),
+        inversion={},
+        concepts=None,
         quantization=None,
         quality={"parity_text_min_cosine": 0.999},
         made_with={"onnx": onnx.__version__},

@@ -149,6 +149,8 @@ def test_a_failing_replacement_leaves_the_old_folder(tmp_path: Path, monkeypatch
         ("me.jpg", b"precious"),
         ("model.json", b'{"format": "graph-model"}'),  # TensorFlow.js has such a file too
         ("pictures/me.jpg", b"precious"),
+        ("inversion/me.jpg", b"precious"),
+        ("notes/lincir.md", b"precious"),  # a report only beside its network
     ],
 )
 def test_only_folders_of_pocketlens_are_replaced(tmp_path: Path, file: str, content: bytes) -> None:
@@ -159,6 +161,16 @@ def test_only_folders_of_pocketlens_are_replaced(tmp_path: Path, file: str, cont
     with pytest.raises(FormatError, match=f"{file} is no file that pocketlens wrote"), new_folder(out, replace=True):
         pytest.fail("the block ran")
     assert (out / file).read_bytes() == content
+
+
+def test_a_folder_with_names_networks_and_their_reports_is_replaced(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    (out / "inversion").mkdir(parents=True)
+    for name in ("concepts.npz", "inversion/lincir.onnx", "inversion/lincir.md", "inversion/lincir.svg"):
+        (out / name).write_bytes(OLD)
+    with new_folder(out, replace=True) as folder:
+        (folder / "bundle.json").write_bytes(NEW)
+    assert names(out) == ["bundle.json"]
 
 
 def test_an_empty_folder_is_replaced_but_neither_a_file_nor_a_link(tmp_path: Path) -> None:

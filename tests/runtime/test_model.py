@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from pocketlens import model as model_module
@@ -12,7 +13,7 @@ from pocketlens.errors import CorruptFile, FormatError
 from pocketlens.files import sha256_of
 from pocketlens.inspect import verify
 from pocketlens.model import Model, find_model, shipped_models
-from tests.folders import edit_json, files_below, flip, positions
+from tests.folders import add_concepts, add_inversion, edit_json, files_below, flip, positions
 
 
 @pytest.fixture
@@ -112,6 +113,8 @@ def test_a_needed_file_that_is_not_listed_is_named(own: Path, name: str) -> None
         ({"text__context_length": 1}, "text.context_length is 1, expected 2 to 65536"),
         ({"space__dim": 0}, "space.dim is 0, expected 1 to 65536"),
         ({"space__dim": "4"}, 'space.dim is "4", expected a value of type int'),
+        ({"concepts": {"file": "x", "count": 1}}, "concepts: field 'source' is missing"),
+        ({"inversion": {"x": {"file": "x"}}}, "inversion.x: field 'precision' is missing"),
         ({"quality": {"recall": None}}, "quality.recall is null, expected a number"),
         ({"version": 2}, "version is 2; this pocketlens reads version 1"),
         ({"format": "pocketlens-gallery"}, "format is 'pocketlens-gallery', expected 'pocketlens-model'"),
@@ -122,6 +125,66 @@ def test_a_wrong_field_is_named(own: Path, changes: dict[str, Any], message: str
     with pytest.raises(FormatError) as caught:
         Model.open(own)
     assert str(caught.value) == f"{own / 'model.json'}: {message}"
+
+
+@pytest.fixture
+def composing(own: Path, rng: np.random.Generator) -> Path:
+    """The model with two inversion networks and three names."""
+    add_inversion(own, "lincir")
+    add_inversion(own, "searle", tokens=3)
+    vectors = rng.standard_normal((3, 4)).astype(np.float32)
+    add_concepts(own, ["red", "a cat", "größe"], vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
+    return own
+
+
+def test_networks_and_names_belong_to_the_text_tower(composing: Path) -> None:
+    manifest = Model.open(composing).manifest
+    assert manifest.concepts is not None and manifest.concepts.count == 3
+    assert {recipe: network.tokens for recipe, network in manifest.inversion.items()} == {"lincir": 1, "searle": 3}
+    text, image = manifest.only("text"), manifest.only("image")
+    assert sorted(text.files) == [
+        "concepts.npz", "golden.npz", "inversion/lincir.onnx", "inversion/searle.onnx", "text.onnx", "tokenizer.json",
+    ]  # fmt: skip
+    assert (text.inversion, text.concepts) == (manifest.inversion, manifest.concepts)
+    assert (image.inversion, image.concepts, sorted(image.files)) == ({}, None, ["golden.npz", "image.onnx"])
+
+
+@pytest.mark.parametrize("name", ["inversion/lincir.onnx", "concepts.npz"])
+def test_a_network_or_names_that_are_not_listed_are_named(composing: Path, name: str) -> None:
+    data = json.loads((composing / "model.json").read_text())
+    del data["files"][name]
+    (composing / "model.json").write_text(json.dumps(data))
+    with pytest.raises(FormatError, match=f"model.json: files: '{name}' is missing, but the folder needs it"):
+        Model.open(composing)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"inversion__lincir__tokens": 0}, "inversion.lincir.tokens is 0, expected 1 to 16"),
+        ({"inversion__lincir__tokens": 17}, "inversion.lincir.tokens is 17, expected 1 to 16"),
+        ({"inversion__lincir__seed": None}, "inversion.lincir.seed is null, expected a value of type int"),
+        ({"concepts__count": 0}, "concepts.count is 0, expected 1 to 16777216"),
+        ({"text": None}, "inversion is given, but text is null; both belong to a text tower"),
+        ({"text": None, "inversion": {}}, "concepts is given, but text is null; both belong to a text tower"),
+    ],
+)
+def test_a_wrong_field_of_a_network_or_of_names_is_named(
+    composing: Path, changes: dict[str, Any], message: str
+) -> None:
+    edit_json(composing / "model.json", **changes)
+    with pytest.raises(FormatError) as caught:
+        Model.open(composing)
+    assert str(caught.value) == f"{composing / 'model.json'}: {message}"
+
+
+@pytest.mark.parametrize("recipe", ["", "LinCIR", "a b", "a/b", "a\n", "ä"])
+def test_a_recipe_is_a_plain_name(composing: Path, recipe: str) -> None:
+    data = json.loads((composing / "model.json").read_text())
+    data["inversion"][recipe] = data["inversion"]["lincir"]
+    (composing / "model.json").write_text(json.dumps(data))
+    with pytest.raises(FormatError, match=r"is no recipe's name, expected lower-case letters and digits"):
+        Model.open(composing)
 
 
 def test_one_tower_keeps_what_it_needs(colours: Path) -> None:
