@@ -1,0 +1,54 @@
+"""Which method `auto` takes, and what a bundle lacks for one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+
+from pocketlens.compose.method import Method, Query
+from pocketlens.compose.registry import METHODS, check_wanted
+
+UNMEASURED = ("centred-product", "pdv-lincir", "lincir", "weicom", "product")
+"""What `auto` tries in turn where nothing was measured.
+
+Centring leads the training-free methods of the BASIC paper's tables; the direction improves the inversion that it
+stands on; WeiCom needs no more than the gallery's statistics, and unlike the plain product it does not care where
+cosines between texts and pictures lie.
+"""
+
+
+def choose(query: Query, has: Callable[[str], bool], measured: Mapping[str, float]) -> Method:
+    """Return the method for a query: the only part's own, or the best measured one of those that use both parts.
+
+    Args:
+        query: the wanted parts.
+        has: whether the bundle has a need: "concepts", "inversion/<recipe>".
+        measured: figures by method name, higher is better; names that are no methods are ignored.
+
+    Raises:
+        BadQuery: the query has no wanted part.
+    """
+    check_wanted(query)
+    if query.image is None or not query.texts:
+        return METHODS["text" if query.image is None else "image"]
+    usable = [method for method in METHODS.values() if _uses_both(method) and not missing(method, has)]
+    rated = [method for method in usable if math.isfinite(measured.get(method.name, math.nan))]
+    if rated:
+        return max(rated, key=lambda method: measured[method.name])
+    names = {method.name for method in usable}
+    return METHODS[next(name for name in UNMEASURED if name in names)]
+
+
+def missing(method: Method, has: Callable[[str], bool]) -> list[str]:
+    """Return what a bundle lacks for a method, each with the command that makes it; empty when it can be used."""
+    return [_words(need) for need in method.needs if need not in ("image", "text") and not has(need)]
+
+
+def _uses_both(method: Method) -> bool:
+    return "image" in method.needs and "text" in method.needs
+
+
+def _words(need: str) -> str:
+    if need == "concepts":
+        return "a vocabulary (concepts.npz): pocketlens fit concepts"
+    return f"an inversion network {need}.onnx: pocketlens fit inversion --recipe {need.removeprefix('inversion/')}"
