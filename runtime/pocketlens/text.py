@@ -1,8 +1,9 @@
 """From a string to token ids: cleaning, tokenizing, cutting. No padding and no graph here.
 
 Cleaning follows open_clip's tokenizer.py (`basic_clean`, `whitespace_clean`, `canonicalize_text`, release 3.3): ftfy,
-HTML entities twice, whitespace. Two deviations, both on purpose: lone surrogates become U+FFFD, and a literal
-end-of-text marker typed by a user is ordinary text, so that it cannot move the pooling.
+HTML entities twice, whitespace. Three deviations, all on purpose: lone surrogates and NUL become U+FFFD, a literal
+end-of-text marker typed by a user is ordinary text, so that it cannot move the pooling, and a text is cut to its first
+4,096 characters before anything else happens to it: no tower takes more, and repairing a book takes seconds.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from pathlib import Path
 import tokenizers
 
 from pocketlens.errors import BadQuery, FormatError
-from pocketlens.model import TextSpec
+from pocketlens.model import PLACEHOLDER_ID, TextSpec
 
-MAX_TEXT_CHARACTERS = 65_536
+MAX_TEXT_CHARACTERS = 4_096
 _SPACE = re.compile(r"\s+")
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
@@ -45,15 +46,48 @@ class Tokenizer:
         self._tokenizer.no_truncation()
         self._tokenizer.encode_special_tokens = True  # markers typed by a user are text
         self._spec = spec
+        markers = self._tokenizer.encode("").ids
+        start = len(markers)  # of the markers that end a text
+        if spec.end_id in markers:
+            start -= 1 + markers[::-1].index(spec.end_id)
+        self._before, self._after = markers[:start], markers[start:]
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the ids of each text, markers included, at most `context_length` of them, unpadded.
 
+        A text counts up to its 4,096th character.
+
         Raises:
-            BadQuery: an element is not a str, or has more than 65,536 characters.
+            BadQuery: an element is not a str.
         """
-        cleaned = [clean_text(_checked(text), self._spec.clean) for text in texts]
+        cleaned = [self._clean(text) for text in texts]
         return [self._cut(encoding.ids) for encoding in self._tokenizer.encode_batch(cleaned)]
+
+    def prompt_ids(self, segments: Sequence[str], tokens: int) -> list[int]:
+        """Return the ids of a prompt's segments joined by `tokens` placeholders (-1) each, with markers at both ends.
+
+        There are at most `context_length` of them, the last one an end marker where a text is cut. What is cut is text,
+        from the end on; placeholders only when they alone are too many.
+
+        Args:
+            segments: the texts before, between and after the places of the pseudo-tokens; n of them make n - 1 places.
+            tokens: placeholders of a place.
+
+        Raises:
+            BadQuery: a segment is not a str.
+        """
+        content: list[int] = []
+        for number, segment in enumerate(segments):
+            content += [PLACEHOLDER_ID] * tokens if number else []
+            content += self._tokenizer.encode(self._clean(segment), add_special_tokens=False).ids
+        whole = [*self._before, *content, *self._after]
+        if len(whole) <= self._spec.context_length:
+            return whole
+        room = max(self._spec.context_length - 1 - len(self._before), 0)  # one for the end marker
+        return self._cut([*self._before, *_shorten(content, room), self._spec.end_id])
+
+    def _clean(self, text: str) -> str:
+        return clean_text(readable(text), self._spec.clean)
 
     def _cut(self, ids: list[int]) -> list[int]:
         if len(ids) <= self._spec.context_length:
@@ -61,12 +95,32 @@ class Tokenizer:
         return [*ids[: self._spec.context_length - 1], self._spec.end_id]
 
 
-def _checked(text: str) -> str:
+def readable(text: str) -> str:
+    """Return a text's first 4,096 characters, with NUL and lone surrogates as U+FFFD.
+
+    Raises:
+        BadQuery: it is not a str.
+    """
     if not isinstance(text, str):
         raise BadQuery(f"a text query must be a str, found {type(text).__name__}")
-    if len(text) > MAX_TEXT_CHARACTERS:
-        raise BadQuery(f"a text query may have {MAX_TEXT_CHARACTERS} characters, found {len(text)}")
-    return text
+    return _whole(text[:MAX_TEXT_CHARACTERS]).replace("\0", "\ufffd")
+
+
+def _whole(text: str) -> str:
+    """Return a text with its surrogate pairs joined and its lone surrogates as U+FFFD."""
+    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _shorten(content: list[int], room: int) -> list[int]:
+    """Return `room` of the ids, in order: every placeholder, if there is room, and the first of the others."""
+    spare = len(content) - room
+    kept: list[int] = []
+    for token in reversed(content):
+        if spare > 0 and token != PLACEHOLDER_ID:
+            spare -= 1
+        else:
+            kept.append(token)
+    return kept[::-1][:room]
 
 
 def _repair(text: str) -> str:
@@ -74,8 +128,7 @@ def _repair(text: str) -> str:
         return text  # nothing that ftfy or HTML unescaping would change; saves importing ftfy
     import ftfy
 
-    whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return html.unescape(html.unescape(ftfy.fix_text(whole)))
+    return html.unescape(html.unescape(ftfy.fix_text(_whole(text))))
 
 
 def _collapse(text: str) -> str:
