@@ -21,8 +21,9 @@ from pocketlens._types import Float32s, Int64s, Uint8s
 from pocketlens.errors import BadQuery, FormatError, MissingPart
 from pocketlens.model import Model, TextSpec
 from pocketlens.picture import Picture, load_pixels
-from pocketlens.text import Tokenizer
+from pocketlens.text import Tokenizer, readable
 
+PLACE = "$"  # where a prompt takes its pseudo-tokens
 _MAX_THREADS = 4
 _Shape: TypeAlias = tuple[int | None, ...]
 
@@ -44,7 +45,7 @@ class TextGraph:
         self.dim = model.manifest.space.dim
         length = None if self.spec.trim else self.spec.context_length
         shapes = {"input_ids": (None, length), "pseudo_tokens": (None, None, self.spec.token_dim)}
-        self._graph = _Graph(model.file(self.spec.file), threads, inputs=shapes, dim=self.dim)
+        self._graph = _Graph(model.file(self.spec.file), threads, shapes, "embedding", (None, self.dim))
 
     def encode_ids(self, ids: Int64s, pseudo_tokens: Float32s | None = None) -> Float32s:
         """Return unit embeddings, float32 (n, dim), of padded ids.
@@ -90,10 +91,35 @@ class TextEncoder:
         """Return unit embeddings, float32 (n, dim), one row per text.
 
         Raises:
-            BadQuery: an element is not a str or is too long, or `texts` is itself a str.
+            BadQuery: an element is not a str, or `texts` is itself a str.
         """
         _check_several(texts, str)
         return self.encode_ids(self.pad(self.tokenizer.ids(texts)))
+
+    def encode_prompts(self, prompts: Sequence[str], pseudo_tokens: Float32s) -> Float32s:
+        """Return unit embeddings, float32 (n, dim), of prompts in which every `$` stands for the same pseudo-tokens.
+
+        Args:
+            prompts: texts with equally many `$` each, such as "a photo of $ at night".
+            pseudo_tokens: float32 (p, token_dim), p at least 1; an over-long prompt loses text before it loses one.
+
+        Raises:
+            BadQuery: an element is not a str, `prompts` is itself one, the numbers of `$` differ, or the pseudo-tokens
+                have another shape or are not finite.
+        """
+        _check_several(prompts, str)
+        count = len(pseudo_tokens)
+        if pseudo_tokens.shape != (count, self.spec.token_dim) or count == 0 or not np.isfinite(pseudo_tokens).all():
+            raise BadQuery(
+                f"pseudo-tokens are {pseudo_tokens.shape}, expected finite (1 or more, {self.spec.token_dim})"
+            )
+        segments = [readable(prompt).split(PLACE) for prompt in prompts]
+        places = {len(each) - 1 for each in segments}
+        if len(places) > 1:
+            raise BadQuery(f"the prompts of a batch have {sorted(places)} {PLACE!r}, expected equally many each")
+        ids = self.pad([self.tokenizer.prompt_ids(each, count) for each in segments])
+        tiled = np.tile(pseudo_tokens.astype(np.float32), (max(places, default=0), 1))  # (places * p, token_dim)
+        return self.encode_ids(ids, np.repeat(tiled[np.newaxis], len(ids), axis=0))
 
     def pad(self, ids: Sequence[Sequence[int]]) -> Int64s:
         """Return ids as int64 (n, l): l is the longest row where trimming is exact, else the context length."""
@@ -129,7 +155,7 @@ class ImageEncoder:
         self.spec = spec
         self.dim = model.manifest.space.dim
         shapes = {"pixels": (None, spec.side, spec.side, 3)}
-        self._graph = _Graph(model.file(spec.file), threads, inputs=shapes, dim=self.dim)
+        self._graph = _Graph(model.file(spec.file), threads, shapes, "embedding", (None, self.dim))
 
     def encode(self, pictures: Sequence[Picture]) -> Float32s:
         """Return unit embeddings, float32 (n, dim), one row per picture (bytes, path or PIL image).
@@ -150,6 +176,41 @@ class ImageEncoder:
             FormatError: the graph cannot be run on them.
         """
         return self._graph.run({"pixels": pixels})
+
+
+class InversionNetwork:
+    """Turns pictures into pseudo-tokens of a model folder's text tower.
+
+    Args:
+        model: an opened model folder with a network of this recipe.
+        recipe: how it was trained: lincir, pic2word or searle.
+        threads: threads inside one graph run; by default the usable cores, at most 4.
+
+    Raises:
+        MissingPart: the model has no such network.
+        FormatError: the graph is none, or its shapes are not the manifest's (CorruptFile: it differs from its record).
+    """
+
+    def __init__(self, model: Model, recipe: str, *, threads: int | None = None) -> None:
+        spec = model.manifest.inversion.get(recipe)
+        if spec is None:
+            raise MissingPart(
+                f"{model.path}: model {model.manifest.name} has no inversion network {recipe!r}; make one with "
+                f"pocketlens fit inversion --recipe {recipe}"
+            )
+        text = _text_spec(model)
+        self.spec = spec
+        shapes = {"embedding": (None, model.manifest.space.dim)}
+        output = (None, spec.tokens, text.token_dim)
+        self._graph = _Graph(model.file(spec.file), threads, shapes, "pseudo_tokens", output)
+
+    def invert(self, vectors: Float32s) -> Float32s:
+        """Return pseudo-tokens, float32 (n, tokens, token_dim), of pictures' unit embeddings, float32 (n, dim).
+
+        Raises:
+            FormatError: the graph cannot be run on them.
+        """
+        return self._graph.run({"embedding": vectors})
 
 
 def default_threads() -> int:
@@ -177,39 +238,43 @@ def _text_spec(model: Model) -> TextSpec:
 
 
 class _Graph:
-    """A tower's ONNX file in a session, whose declared names and shapes are those of the manifest.
+    """An ONNX file in a session, whose declared names and shapes are those of the manifest.
 
     Args:
         path: the file, whose hash the caller has checked.
         threads: threads inside one run.
         inputs: the expected inputs with their shapes; None stands for a size that must be left open.
-        dim: width of the output `embedding`.
+        output: name of the output that is read.
+        shape: its shape; the first size is that of every input.
     """
 
-    def __init__(self, path: Path, threads: int | None, *, inputs: Mapping[str, _Shape], dim: int) -> None:
+    def __init__(
+        self, path: Path, threads: int | None, inputs: Mapping[str, _Shape], output: str, shape: _Shape
+    ) -> None:
         self._path = path
-        self._dim = dim
+        self._output = output
+        self._shape = shape
         self.session = _open_session(path, threads)
         found = {value.name: tuple(value.shape) for value in self.session.get_inputs()}
         outputs = {value.name: tuple(value.shape) for value in self.session.get_outputs()}
-        if set(found) != set(inputs) or "embedding" not in outputs:
+        if set(found) != set(inputs) or output not in outputs:
             names = f"{tuple(sorted(found))} to {list(outputs)}"
-            raise FormatError(f"{path} maps {names}, expected {tuple(sorted(inputs))} to an output 'embedding'")
-        for name, shape in inputs.items():
-            _check_shape(path, name, found[name], shape)
-        _check_shape(path, "embedding", outputs["embedding"], (None, dim))
+            raise FormatError(f"{path} maps {names}, expected {tuple(sorted(inputs))} to an output {output!r}")
+        for name, expected in inputs.items():
+            _check_shape(path, name, found[name], expected)
+        _check_shape(path, output, outputs[output], shape)
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> Float32s:
-        """Return the embedding, float32 (n, dim), of n inputs."""
+        """Return the output, float32 (n, ...), of n inputs."""
         try:
-            embedding: Float32s = self.session.run(["embedding"], feeds)[0]
+            output: Float32s = self.session.run([self._output], feeds)[0]
         except Exception as error:  # onnxruntime's own exceptions share no public base
             given = ", ".join(f"{name} {values.dtype} {values.shape}" for name, values in feeds.items())
             raise FormatError(f"{self._path} fails on {given}: {_one_line(error)}") from error
-        expected = (len(next(iter(feeds.values()))), self._dim)
-        if embedding.shape != expected:
-            raise FormatError(f"{self._path} gives an embedding of {embedding.shape}, expected {expected}")
-        return embedding
+        expected = (len(next(iter(feeds.values()))), *self._shape[1:])
+        if output.shape != expected:
+            raise FormatError(f"{self._path} gives {self._output} of {output.shape}, expected {expected}")
+        return output
 
 
 def _check_shape(path: Path, name: str, found: Sequence[int | str | None], expected: _Shape) -> None:

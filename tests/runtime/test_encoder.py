@@ -10,12 +10,14 @@ import onnx
 import pytest
 from PIL import Image
 
-from pocketlens.encoder import ImageEncoder, TextEncoder, TextGraph, default_threads
+from pocketlens._types import Float32s
+from pocketlens.encoder import ImageEncoder, InversionNetwork, TextEncoder, TextGraph, default_threads
 from pocketlens.errors import BadImage, BadQuery, CorruptFile, FormatError, MissingPart
 from pocketlens.files import sha256_of
 from pocketlens.manifest import write_manifest
 from pocketlens.model import FORMAT, VERSION, FileRecord, Model, ModelManifest
 from tests.colours import SIDE, TOKENS, expected_picture, expected_text
+from tests.folders import add_inversion
 
 TEXTS = ["red", "a green", "", "blue white red", "a a a a", "mauve", "white"]
 
@@ -203,8 +205,8 @@ def test_an_embedding_of_another_width_than_the_space_is_a_format_error(own: Pat
     with pytest.raises(FormatError, match=r"image\.onnx: embedding has shape \(n, 4\), expected \(any, 5\)"):
         ImageEncoder(wider)
     encoder = ImageEncoder(rewrite(own, manifest))
-    encoder._graph._dim = 5  # as if the graph had declared no width
-    with pytest.raises(FormatError, match=r"image\.onnx gives an embedding of \(1, 4\), expected \(1, 5\)"):
+    encoder._graph._shape = (None, 5)  # as if the graph had declared no width
+    with pytest.raises(FormatError, match=r"image\.onnx gives embedding of \(1, 4\), expected \(1, 5\)"):
         encoder.encode_pixels(np.zeros((1, SIDE, SIDE, 3), dtype=np.uint8))
 
 
@@ -237,3 +239,100 @@ def test_a_missing_tower_or_tokenizer_says_so(own: Path) -> None:
         ImageEncoder(Model(own, replace(manifest, image=None)))
     with pytest.raises(MissingPart, match=r"without a tokenizer.*--tokenizer FILE"):
         TextEncoder(Model(own, replace(manifest, text=replace(manifest.text, tokenizer=None))))
+
+
+@pytest.fixture
+def network(own: Path) -> tuple[Path, Float32s]:
+    """The model with a network of two pseudo-tokens, and its matrix, (4, 8)."""
+    return own, add_inversion(own, "lincir", tokens=2)
+
+
+def test_pseudo_tokens_are_those_of_the_network(network: tuple[Path, Float32s], rng: np.random.Generator) -> None:
+    folder, matrix = network
+    vectors = rng.standard_normal((3, 4)).astype(np.float32)
+    found = InversionNetwork(Model.open(folder), "lincir", threads=1).invert(vectors)
+    assert (found.shape, found.dtype) == ((3, 2, 4), np.float32)
+    np.testing.assert_allclose(found, (vectors @ matrix).reshape(3, 2, 4), atol=1e-6)
+    with pytest.raises(FormatError, match=r"lincir\.onnx fails on embedding float32 \(1, 3\)"):
+        InversionNetwork(Model.open(folder), "lincir").invert(vectors[:1, :3])
+
+
+@pytest.mark.parametrize(
+    ("value", "shape", "message"),
+    [
+        ("embedding", ["n", 5], r"embedding has shape \(n, 5\), expected \(any, 4\)"),
+        ("embedding", [1, 4], r"embedding has shape \(1, 4\), expected \(any, 4\)"),
+        ("pseudo_tokens", ["n", 1, 4], r"pseudo_tokens has shape \(n, 1, 4\), expected \(any, 2, 4\)"),
+        ("pseudo_tokens", ["n", 2, 5], r"pseudo_tokens has shape \(n, 2, 5\), expected \(any, 2, 4\)"),
+    ],
+)
+def test_a_network_of_other_shapes_is_a_format_error(
+    network: tuple[Path, Float32s], value: str, shape: list[str | int], message: str
+) -> None:
+    folder, _ = network
+    _reshape(folder / "inversion" / "lincir.onnx", value, shape)
+    with pytest.raises(FormatError, match=rf"lincir\.onnx: {message}|lincir\.onnx is no ONNX graph"):
+        InversionNetwork(rewrite(folder, Model.open(folder).manifest), "lincir")
+
+
+def test_a_network_that_is_not_there_says_how_to_make_it(network: tuple[Path, Float32s]) -> None:
+    with pytest.raises(MissingPart, match=r"no inversion network 'searle'; .* fit inversion --recipe searle"):
+        InversionNetwork(Model.open(network[0]), "searle")
+
+
+def test_a_damaged_network_is_found_before_it_is_opened(network: tuple[Path, Float32s]) -> None:
+    path = network[0] / "inversion" / "lincir.onnx"
+    path.write_bytes(path.read_bytes()[:-1] + b"\0")
+    with pytest.raises(CorruptFile, match="lincir.onnx is damaged"):
+        InversionNetwork(Model.open(network[0]), "lincir")
+
+
+LENS_BASE = Path(__file__).parents[2] / "models" / "lens-base" / "model"
+
+
+@pytest.fixture(scope="module")
+def lens_base() -> TextEncoder:
+    return TextEncoder(Model.open(LENS_BASE))
+
+
+def test_prompts_are_encoded_as_their_ids_with_pseudo_tokens(lens_base: TextEncoder, rng: np.random.Generator) -> None:
+    pseudo = rng.normal(0, 0.05, (2, 384)).astype(np.float32)
+    prompts = ["a photo of $ at night", "$", "$ as a toy", "é $\0"]
+    found = lens_base.encode_prompts(prompts, pseudo)
+    ids = lens_base.pad([lens_base.tokenizer.prompt_ids(prompt.split("$"), 2) for prompt in prompts])
+    assert (ids == -1).sum(axis=1).tolist() == [2] * 4
+    np.testing.assert_array_equal(found, lens_base.encode_ids(ids, np.stack([pseudo] * 4)))
+    for prompt, vector in zip(prompts, found, strict=True):
+        np.testing.assert_allclose(lens_base.encode_prompts([prompt], pseudo)[0], vector, atol=1e-5)
+    assert lens_base.encode_prompts([], pseudo).shape == (0, 384)
+
+
+def test_the_places_of_a_prompt_take_the_same_pseudo_tokens(lens_base: TextEncoder, rng: np.random.Generator) -> None:
+    pseudo = rng.normal(0, 0.05, (2, 384)).astype(np.float32)
+    twice = lens_base.encode_prompts(["$ beside $"], pseudo)
+    ids = lens_base.pad([lens_base.tokenizer.prompt_ids(["", " beside ", ""], 2)])
+    np.testing.assert_array_equal(twice, lens_base.encode_ids(ids, np.concatenate([pseudo, pseudo])[np.newaxis]))
+    assert np.abs(twice - lens_base.encode_prompts(["$ beside $"], pseudo[::-1].copy())).max() > 1e-3
+
+
+def test_prompts_without_a_place_are_texts(lens_base: TextEncoder) -> None:
+    texts = ["a red bicycle", "at night"]
+    pseudo = np.ones((1, 384), dtype=np.float32)
+    np.testing.assert_allclose(lens_base.encode_prompts(texts, pseudo), lens_base.encode(texts), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("prompts", "pseudo", "message"),
+    [
+        ("a $", np.ones((1, 384)), "found a single str"),
+        (["a $", "a $ $"], np.ones((1, 384)), r"have \[1, 2\] '\$', expected equally many"),
+        (["a $", 3], np.ones((1, 384)), "a text query must be a str, found int"),
+        (["a $"], np.ones((1, 383)), r"pseudo-tokens are \(1, 383\), expected finite \(1 or more, 384\)"),
+        (["a $"], np.ones((0, 384)), r"pseudo-tokens are \(0, 384\)"),
+        (["a $"], np.ones((1, 1, 384)), r"pseudo-tokens are \(1, 1, 384\)"),
+        (["a $"], np.full((1, 384), np.nan), r"expected finite"),
+    ],
+)
+def test_wrong_prompts_are_bad_queries(lens_base: TextEncoder, prompts: Any, pseudo: Any, message: str) -> None:
+    with pytest.raises(BadQuery, match=message):
+        lens_base.encode_prompts(prompts, pseudo.astype(np.float32))
