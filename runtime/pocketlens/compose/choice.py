@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pocketlens.compose.method import Method, Query
 from pocketlens.compose.registry import METHODS, check_wanted
 
-UNMEASURED = ("centred-product", "pdv-lincir", "lincir", "weicom", "product")
+UNMEASURED = ("centred-product", "pdv-lincir", "lincir", "weicom")
 """What `auto` tries in turn where nothing was measured.
 
 Centring leads the training-free methods of the BASIC paper's tables; the direction improves the inversion that it

@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from pocketlens.compose import product, simple
+from pocketlens.compose import basic, freedom, inversion, pdv, product, simple, weicom, weimocir
 from pocketlens.compose.method import Composed, Kit, Method, Query, Value
 from pocketlens.compose.negative import PARAMETERS, Negative, apply_negative
 from pocketlens.compose.values import check_values, unknown
@@ -23,6 +23,12 @@ _RECORDS = (
     simple.SLERP,
     product.PRODUCT,
     product.CENTRED_PRODUCT,
+    basic.BASIC,
+    weicom.WEICOM,
+    weimocir.WEIMOCIR,
+    freedom.FREEDOM,
+    *inversion.METHODS,
+    *pdv.METHODS,
 )
 
 METHODS: Mapping[str, Method] = MappingProxyType(

@@ -10,8 +10,10 @@ With r = 1 every method is what its paper says. Beyond that
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pocketlens._types import Float32s
 from pocketlens.compose.method import Kit, Query, Text
@@ -20,8 +22,8 @@ from pocketlens.errors import BadQuery
 LEAST_NORM = 1e-6  # a shorter vector has no direction that float32 can tell
 
 
-def unit(vector: Float32s, complaint: str) -> Float32s:
-    """Return a vector, float32 (dim,), at length 1.
+def unit(vector: NDArray[np.floating[Any]], complaint: str) -> Float32s:
+    """Return a vector, (dim,), at length 1, float32.
 
     Raises:
         BadQuery: it holds NaN or infinity, or it is shorter than 1e-6; then `complaint` says why.
@@ -29,8 +31,8 @@ def unit(vector: Float32s, complaint: str) -> Float32s:
     return np.asarray(vector / np.float32(length(vector, complaint)), dtype=np.float32)
 
 
-def length(vector: Float32s, complaint: str) -> float:
-    """Return the length of a vector, float32 (dim,), that has a direction; see `unit` for the errors."""
+def length(vector: NDArray[np.floating[Any]], complaint: str) -> float:
+    """Return the length of a vector, (dim,), that has a direction; see `unit` for the errors."""
     norm = float(np.linalg.norm(vector))
     if not np.isfinite(norm):
         raise BadQuery("a vector of the query holds NaN or infinity, expected finite numbers")

@@ -1,0 +1,77 @@
+"""BASIC without a language model: centring, projection, query expansion, min-normalisation, Harris fusion.
+
+Deviations from the paper, each for lack of its data on a device:
+- The means are those of the gallery and of the model's vocabulary, not of LAION-1M and of a generated list of subjects.
+- The projection is the vocabulary's own subspace, fitted once when the vocabulary is made.
+- The text is taken as it is. The paper averages it over 200 sentences about generated subjects: 200 encoder passes.
+- The least score that min-normalisation starts from comes from a synthetic calibration set of CLIP in the paper, with
+  one figure for both scores. Here it is `floor` standard deviations below the mean, by the gallery's covariance.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pocketlens._types import Float32s
+from pocketlens.compose.method import Composed, Kit, Method, Parameter, Query, Scores, Values
+from pocketlens.compose.product import centred_image, centred_text
+from pocketlens.compose.scores import LEAST_DEVIATION, centre
+from pocketlens.compose.values import number, whole
+from pocketlens.compose.weights import length, score_powers, text_ratio
+
+_SHARPNESS = 0.1  # of the softmax over neighbours; the paper's preset
+
+
+def _basic(query: Query, kit: Kit, values: Values) -> Composed:
+    powers = score_powers(text_ratio(query))
+    floor, harris = number(values, "floor"), number(values, "harris")
+
+    def fuse(scores: Scores) -> Float32s:
+        image, text = _min_normalised(scores, floor)
+        image, text = image ** powers[0], text ** powers[1]
+        return np.asarray(image * text - harris * (image + text) ** 2, dtype=np.float32)
+
+    image = _expanded(_projected(centred_image(query, kit), kit), kit, whole(values, "expansion"))
+    return Composed(np.stack([image, centred_text(query, kit)]), fuse)
+
+
+def _projected(vector: Float32s, kit: Kit) -> Float32s:
+    """Return P v, float32 (dim,), with P the projection on the vocabulary's subspace."""
+    subspace = kit.concepts.subspace  # (k, dim), orthonormal rows
+    projected = subspace.T @ (subspace @ vector)
+    length(projected, "the picture has nothing in the vocabulary's subspace")
+    return projected
+
+
+def _expanded(vector: Float32s, kit: Kit, count: int) -> Float32s:
+    """Return the weighted mean, projected, of a projected vector and its `count` nearest centred neighbours."""
+    if count == 0:
+        return vector
+    neighbours = kit.nearest(vector, count) - kit.mean  # (at most count, dim)
+    similarities = np.append(neighbours @ vector, np.float32(1))  # the query is its own neighbour, at 1
+    weights = np.exp(_SHARPNESS * (similarities - similarities.max()))
+    mean = (weights / weights.sum()) @ np.concatenate([neighbours, vector[np.newaxis]])
+    return _projected(np.asarray(mean, dtype=np.float32), kit)
+
+
+def _min_normalised(scores: Scores, floor: float) -> Float32s:
+    """Return max(0, (s + floor sigma) / (floor sigma)), float32 (p, n), of scores s less their means."""
+    least = np.maximum(floor * scores.deviations, LEAST_DEVIATION)[:, np.newaxis]
+    return np.asarray(np.maximum(1.0 + centre(scores) / least, 0.0), dtype=np.float32)
+
+
+BASIC = Method(
+    name="basic",
+    about="centred scores of a projected and expanded picture and of the text, fused like a corner detector",
+    formula="s_v = P(v - mu_v)·(g - mu_v) after expansion, s_t = (t - mu_t)·(g - mu_v); "
+    "s' = max(0, 1 + s / (floor sigma_s))^(2 w / (w_I + w_T)); s_v' s_t' - harris (s_v' + s_t')²",
+    source="Psomas et al., NeurIPS 2025, arXiv 2510.25387, without contextualised texts",
+    needs=("image", "text", "concepts"),
+    text_passes=1,
+    compose=_basic,
+    parameters={
+        "expansion": Parameter(25.0, "neighbours that join the picture; 0 for none", most=100.0, whole=True),
+        "harris": Parameter(0.1, "how much a row must match in both respects", most=0.25),
+        "floor": Parameter(3.0, "deviations below the mean that count as no likeness", least=0.5, most=10.0),
+    },
+)
