@@ -40,7 +40,7 @@ def read(folder: Path, split: str) -> Task:
         data_sha256=files.sha256,
         notes=(
             "The reference picture stays in the ranking, as a distractor.",
-            "Intervals draw whole base concepts: queries whose answers differ by skin tone or gender alone go together.",
+            "Intervals draw base concepts: queries whose answers differ by skin tone or gender alone go together.",
         ),
     )
 
