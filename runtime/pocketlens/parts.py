@@ -1,0 +1,162 @@
+"""The parts of a query: what users pass as `parts`, the shorthands for them, and the command line's grammar.
+
+The grammar is rclip's (https://github.com/yurijmikhalevich/rclip): "./me.jpg + 2:at night - people". Operators stand
+between spaces; a number and a colon in front of a part are its weight; a part that starts like a path is a picture.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from PIL import Image
+
+from pocketlens.errors import BadQuery
+from pocketlens.picture import Picture
+from pocketlens.text import readable
+
+MAX_WEIGHT = 100.0
+PATH_STARTS = ("./", "../", "/", "~/")
+_OPERATOR = re.compile(r"(?:(?<=\s)|^)([+-])(?=\s|$)")
+_WEIGHT = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+):(?![0-9])")  # "12:30 clock" has none
+_EXPECTED = '("text" or "image", value) or ("text" or "image", value, weight)'
+
+Kind: TypeAlias = Literal["text", "image"]
+GivenPart: TypeAlias = "tuple[str, Picture] | tuple[str, Picture, float] | Part"
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One part of a query.
+
+    Attributes:
+        kind: what `value` is.
+        value: the text, or the picture as bytes, path or PIL image.
+        weight: how much it counts, -100 to 100 but not 0; negative for what is not wanted.
+    """
+
+    kind: Kind
+    value: Picture
+    weight: float = 1.0
+
+
+def read_parts(parts: Sequence[GivenPart]) -> list[Part]:
+    """Return what a user passed as `parts`, checked.
+
+    Args:
+        parts: `(kind, value)` or `(kind, value, weight)` each; kind "text" or "image", weight 1 unless given.
+
+    Raises:
+        BadQuery: there is none, nothing is wanted, or one has another kind, type or weight; `parts[i]` is named.
+    """
+    if not isinstance(parts, list | tuple):
+        raise BadQuery(f"parts is of type {type(parts).__name__}, expected a list of {_EXPECTED}")
+    if len(parts) == 0:
+        raise BadQuery(f"parts is empty, expected at least one {_EXPECTED}")
+    return check_wanted([_read_part(f"parts[{number}]", part) for number, part in enumerate(parts)])
+
+
+def shorthand(text: str | None, image: Picture | None, negative: str | Sequence[str] | None) -> list[Part]:
+    """Return the parts that `text`, `image` and `negative` stand for; the pictures first.
+
+    Raises:
+        BadQuery: one has another type or is empty, or nothing is wanted.
+    """
+    unwanted = [negative] if isinstance(negative, str) else [] if negative is None else negative
+    if not isinstance(unwanted, list | tuple):
+        raise BadQuery(f"negative must be a str or a list of them, found {type(unwanted).__name__}")
+    found = [] if image is None else [_checked("the image", "image", image, 1.0)]
+    found += [] if text is None else [_checked("the text", "text", text, 1.0)]
+    names = ["negative"] if isinstance(negative, str) else [f"negative[{number}]" for number in range(len(unwanted))]
+    found += [_checked(name, "text", value, -1.0) for name, value in zip(names, unwanted, strict=True)]
+    if not found:
+        raise BadQuery("a query needs a text, an image or both; found neither")
+    return check_wanted(found)
+
+
+def parse_expression(expression: str) -> list[Part]:
+    """Return the parts of an expression such as "./me.jpg + 2:at night - people".
+
+    A part that starts with ./, ../, / or ~/ is the path of a picture; its file is not looked at here.
+
+    Raises:
+        BadQuery: a part is empty, a weight is out of range, or nothing is wanted; the expression is shown.
+    """
+    if not expression.strip():
+        raise BadQuery("the expression is empty, expected a text or the path of a picture")
+    first, *rest = _OPERATOR.split(expression.strip())
+    signed = list(zip(rest[::2], rest[1::2], strict=True))
+    if first.strip() or not rest:
+        signed.insert(0, ("+", first))
+    try:
+        return check_wanted([_parse_part(sign, part.strip()) for sign, part in signed])
+    except BadQuery as error:
+        raise BadQuery(f"{readable(expression)!r}: {error}") from None
+
+
+def check_wanted(parts: list[Part]) -> list[Part]:
+    """Return the parts.
+
+    Raises:
+        BadQuery: every one has a negative weight.
+    """
+    if all(part.weight < 0 for part in parts):
+        raise BadQuery(
+            "nothing is wanted: every part of the query is negative; expected a picture or a text to look for"
+        )
+    return parts
+
+
+def _read_part(where: str, given: Any) -> Part:
+    if isinstance(given, Part):
+        return _checked(where, given.kind, given.value, given.weight)
+    if not isinstance(given, tuple | list) or len(given) not in (2, 3):
+        found = f"{len(given)} values" if isinstance(given, tuple | list) else type(given).__name__
+        raise BadQuery(f"{where} is {found}, expected {_EXPECTED}")
+    return _checked(where, *given)
+
+
+def _checked(where: str, kind: Any, value: Any, weight: Any = 1.0) -> Part:
+    if kind not in ("text", "image"):
+        raise BadQuery(f'{where} is of kind {kind!r}, expected "text" or "image"')
+    if kind == "text" and not isinstance(value, str):
+        raise BadQuery(f"{where} must be a str, found {type(value).__name__}")
+    if kind == "text" and not readable(value).strip():
+        raise BadQuery(f"{where} is empty, expected some words")
+    if kind == "image" and not isinstance(value, bytes | str | Path | Image.Image):
+        raise BadQuery(f"{where} must be bytes, a path or a PIL image, found {type(value).__name__}")
+    if isinstance(weight, bool) or not isinstance(weight, int | float | np.integer | np.floating):
+        raise BadQuery(f"{where} has a weight of type {type(weight).__name__}, expected a number")
+    try:
+        number = float(weight)
+    except OverflowError:  # an int may be too large for a float
+        number = math.inf
+    if not abs(number) <= MAX_WEIGHT or number == 0:
+        raise BadQuery(f"{where} has the weight {number:g}, expected -{MAX_WEIGHT:g} to {MAX_WEIGHT:g}, but not 0")
+    return Part(kind, value, number)
+
+
+def _parse_part(sign: str, part: str) -> Part:
+    weight = _WEIGHT.match(part)
+    value = part[weight.end() :].strip() if weight else part
+    if not value:
+        after = f"the weight {weight[1]}" if weight else f"{sign!r}"
+        raise BadQuery(f"nothing stands after {after}, expected a text or the path of a picture")
+    amount = float(f"{sign}{weight[1]}" if weight else f"{sign}1")
+    where = f"part {part!r}"
+    if value.startswith(PATH_STARTS):
+        return _checked(where, "image", _path(value), amount)
+    return _checked(where, "text", value, amount)
+
+
+def _path(value: str) -> Path:
+    if value.startswith("~/"):  # "./~" is a file of that name
+        with suppress(RuntimeError):  # there is no home folder
+            return Path(value).expanduser()
+    return Path(value)
