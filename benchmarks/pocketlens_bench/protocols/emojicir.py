@@ -14,8 +14,8 @@ METRICS = (
     average_precision_at(10),
     *(average_precision_at(k) for k in (5, 25, 50)),
     *(recall_at(k) for k in (1, 5, 10)),
-    unwanted_at(10),
 )
+NEGATIVE_METRICS = (unwanted_at(10),)
 
 
 def read(folder: Path, split: str) -> Task:
@@ -25,18 +25,16 @@ def read(folder: Path, split: str) -> Task:
         FormatError: a file is missing, or a field is wrong or names an unknown picture.
     """
     files = Annotations(folder)
-    pictures = files.table(PICTURES, ("id", "concept", "base"))
-    names = tuple(picture["id"] for picture in pictures)
-    bases = {picture["concept"]: picture["base"] for picture in pictures}
-    known = frozenset(names)
+    bases = {picture["id"]: picture["base"] for picture in files.table(PICTURES, ("id", "base"))}
     entries = [entry for entry in files.lines(QUERIES) if entry.text("split") == split]
     return Task(
         protocol="emojicir",
         split=split,
-        examples=tuple(_example(entry, known, bases, folder / QUERIES) for entry in entries),
-        pools={"all": names},
-        views={name: View((name, f"pictures/{name}")) for name in names},
+        examples=tuple(_example(entry, bases, folder / QUERIES) for entry in entries),
+        pools={"all": tuple(bases)},
+        views={name: View((name, f"pictures/{name}")) for name in bases},
         metrics=METRICS,
+        negative_metrics=NEGATIVE_METRICS,
         data_sha256=files.sha256,
         notes=(
             "The reference picture stays in the ranking, as a distractor.",
@@ -45,19 +43,16 @@ def read(folder: Path, split: str) -> Task:
     )
 
 
-def _example(entry: Record, known: frozenset[str], bases: dict[str, str], path: Path) -> Example:
-    id, target, answers = entry.text("id"), entry.text("target"), entry.texts("answers", least=1)
+def _example(entry: Record, bases: dict[str, str], path: Path) -> Example:
+    id, answers = entry.text("id"), entry.texts("answers", least=1)
     reference, unwanted = entry.text("reference"), entry.texts("unwanted")
     for name in (reference, *answers, *unwanted):
-        if name not in known:
+        if name not in bases:
             raise FormatError(f"{path}: query {id} names the picture {name!r}, which {PICTURES} does not have")
-    concept = target.partition("!")[0]  # a target in one vendor's style is "concept!vendor"
-    if concept not in bases:
-        raise FormatError(f"{path}: query {id} has the target {target!r}, a concept that {PICTURES} does not have")
     return Example(
         id=id,
         families=(entry.text("family"),),
-        group=bases[concept],
+        group=bases[min(answers)],  # all answers share the target's base concept
         reference=reference,
         texts=(entry.text("text"),),
         answers=frozenset(answers),

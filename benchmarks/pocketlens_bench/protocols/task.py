@@ -67,6 +67,7 @@ class Task:
         pools: gallery parts by name; each a tuple of pictures.
         views: where each picture is found, by name.
         metrics: of each example; the first is the headline.
+        negative_metrics: besides, of the examples with something that is not wanted.
         by_family: whether a figure of the whole is the unweighted mean over families, not over examples.
         notes: what a reader of the figures must know.
         data_sha256: of every file read, by its path in the data folder.
@@ -80,6 +81,7 @@ class Task:
     views: Mapping[str, View]
     metrics: tuple[Metric, ...]
     data_sha256: Mapping[str, str]
+    negative_metrics: tuple[Metric, ...] = ()
     by_family: bool = False
     notes: tuple[str, ...] = ()
     captions: bool = False

@@ -193,7 +193,7 @@ def test_a_wrong_field_is_named(
     ("change", "message"),
     [
         ({"reference": "a/gone.png"}, "query q1 names the picture 'a/gone.png'"),
-        ({"target": "gone"}, "query q1 has the target 'gone'"),
+        ({"answers": ["a/red.png", "gone"]}, "query q1 names the picture 'gone'"),
         ({"answers": []}, "at least 1 strings"),
         ({"negative": 3}, "negative is 3"),
         ({"text": None}, "text is null, expected a string"),

@@ -1,0 +1,167 @@
+"""What an evaluation found, for people as a table and for programs as JSON."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Any
+
+from pocketlens.bench import processor
+from pocketlens.bundle import BundleManifest
+from pocketlens.encoder import default_threads
+from pocketlens.lens import Lens
+from pocketlens_bench.evaluate_results import Figure, Results, Summary
+
+_PACKAGES = ("numpy", "onnxruntime", "pillow", "pocketlens", "tokenizers")
+_SHOWN = 5
+
+
+def to_json(results: Results, lens: Lens, bundle: BundleManifest, threads: int | None) -> dict[str, Any]:
+    """Return everything that is needed to tell what was measured, and on what; no times and no absolute paths."""
+    task, gaps = results.task, results.gaps
+    return {
+        "protocol": task.protocol,
+        "split": task.split,
+        "queries": len(task.examples),
+        "evaluated": len(results.summaries[0].run.examples) if results.summaries else 0,
+        "dropped": dict(gaps.dropped),
+        "missing_pictures": list(gaps.missing),
+        "unreadable_pictures": dict(gaps.unreadable),
+        "notes": list(task.notes),
+        "headline": results.headline,
+        "unit": "per cent, with 95 % percentile intervals of 1,000 cluster bootstrap resamples",
+        "methods": [_summary_json(summary) for summary in results.summaries],
+        "negative": [_summary_json(summary) for summary in results.negative],
+        "skipped": {name: list(lacks) for name, lacks in results.skipped.items()},
+        "data_sha256": dict(task.data_sha256),
+        "bundle": {
+            "gallery": lens.gallery.manifest.model,
+            "rows": lens.gallery.manifest.index.rows,
+            "items": lens.gallery.items.count,
+            "space": lens.gallery.manifest.space.id,
+            "gallery_sha256": bundle.gallery,
+            "text_sha256": bundle.text,
+            "image_sha256": bundle.image,
+        },
+        "machine": {"processor": processor(), "system": f"{platform.system()} {platform.machine()}"},
+        "cores": os.cpu_count(),
+        "threads": default_threads() if threads is None else threads,
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
+    }
+
+
+def _summary_json(summary: Summary) -> dict[str, Any]:
+    run = summary.run
+    return {
+        "method": run.method,
+        "level": run.level,
+        "parameters": dict(run.values),
+        "text_passes": run.text_passes,
+        "queries": len(run.examples),
+        "failed": dict(run.failed),
+        "figures": {name: _figure_json(figure) for name, figure in summary.whole.items()},
+        "families": {
+            family: {
+                "queries": summary.sizes[family],
+                "figures": {name: _figure_json(figure) for name, figure in figures.items()},
+            }
+            for family, figures in summary.families.items()
+        },
+    }
+
+
+def _figure_json(figure: Figure) -> dict[str, float]:
+    return {"value": round(figure.value, 3), "low": round(figure.low, 3), "high": round(figure.high, 3)}
+
+
+def to_text(results: Results) -> str:
+    """Return the tables and what a reader of them must know."""
+    parts = [_heading(results)]
+    if results.summaries and results.summaries[0].whole:
+        parts += [_methods_table(results), _families_table(results)]
+    if results.negative:
+        parts.append(_negative_table(results))
+    parts += [_gaps(results), *results.task.notes]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _heading(results: Results) -> str:
+    task = results.task
+    return (
+        f"{task.protocol} {task.split}: {len(task.examples) - len(results.gaps.dropped)} queries of "
+        f"{len(task.examples)}; figures in per cent, the first with its 95 % interval"
+    )
+
+
+def _methods_table(results: Results) -> str:
+    names = [metric.name for metric in results.task.metrics]
+    rows = [["method", "text passes", *names[:1], "interval", *names[1:]]]
+    for summary in results.summaries:
+        first, *others = (summary.whole[name] for name in names)
+        numbers = [f"{first.value:.2f}", _interval(first), *(f"{figure.value:.2f}" for figure in others)]
+        rows.append([summary.run.method, str(summary.run.text_passes), *numbers])
+    return _table(rows)
+
+
+def _families_table(results: Results) -> str:
+    families = results.families
+    if not families:
+        return ""
+    sizes = {family: size for summary in results.summaries for family, size in summary.sizes.items()}
+    rows = [[f"{results.headline} by family", *families], ["queries", *(str(sizes[family]) for family in families)]]
+    for summary in results.summaries:
+        figures = (summary.families.get(family, {}).get(results.headline) for family in families)
+        rows.append([summary.run.method, *("" if figure is None else f"{figure.value:.1f}" for figure in figures)])
+    return _table(rows)
+
+
+def _negative_table(results: Results) -> str:
+    names = [results.headline, *(metric.name for metric in results.task.negative_metrics)]
+    rows = [["method", "what is not wanted", *(cell for name in names for cell in (name, "interval"))]]
+    words = {"without": "left out", "vector": "off the vector", "score": "off the score"}
+    for summary in results.negative:
+        figures = [summary.whole[name] for name in names]
+        numbers = [cell for figure in figures for cell in (f"{figure.value:.2f}", _interval(figure))]
+        rows.append([summary.run.method, words[summary.run.level or "without"], *numbers])
+    return f"{len(results.negative[0].run.examples)} queries with something that is not wanted\n{_table(rows)}"
+
+
+def _gaps(results: Results) -> str:
+    gaps = results.gaps
+    by_lack: dict[str, list[str]] = {}
+    for name, lacks in results.skipped.items():
+        by_lack.setdefault("; ".join(lacks), []).append(name)
+    lines = [f"not evaluated: {', '.join(names)}: needs {lack}" for lack, names in by_lack.items()]
+    for summary in (*results.summaries, *results.negative):
+        if summary.run.failed:
+            first = next(iter(summary.run.failed.items()))
+            lines.append(f"{summary.run.method}: {len(summary.run.failed)} queries failed ({first[0]}: {first[1]})")
+    if gaps.missing:
+        lines.append(f"{len(gaps.missing)} pictures are not in the gallery: {_some(gaps.missing)}")
+    if gaps.unreadable:
+        reasons = [f"{name} ({why})" for name, why in gaps.unreadable.items()]
+        lines.append(f"{len(reasons)} pictures of queries were not encoded: {_some(reasons)}")
+    if gaps.dropped:
+        lines.append(f"{len(gaps.dropped)} queries were left out: {_some(list(gaps.dropped))}")
+    return "\n".join(lines)
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
+
+
+def _interval(figure: Figure) -> str:
+    return f"{figure.low:.1f} to {figure.high:.1f}"
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    """Return rows in columns: the first to the left, the others to the right."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = []
+    for first, *others in rows:
+        cells = [f"{first:{widths[0]}}", *(f"{cell:>{width}}" for cell, width in zip(others, widths[1:], strict=True))]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)

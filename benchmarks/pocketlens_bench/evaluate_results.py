@@ -1,0 +1,115 @@
+"""From rankings to figures: means in per cent with intervals, for the whole and by family."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pocketlens_bench.evaluate_task import Gaps, Run
+from pocketlens_bench.protocols.bootstrap import Bootstrap
+from pocketlens_bench.protocols.metrics import Metric
+from pocketlens_bench.protocols.task import Example, Task
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A metric in per cent, with the ends of its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """A run's figures.
+
+    Attributes:
+        run: whose.
+        whole: by metric.
+        families: by family, then by metric.
+        sizes: examples of each family.
+    """
+
+    run: Run
+    whole: Mapping[str, Figure]
+    families: Mapping[str, Mapping[str, Figure]]
+    sizes: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """What an evaluation found.
+
+    Attributes:
+        task: what was answered.
+        gaps: what could not be.
+        summaries: of the examples without a negative part, by method.
+        negative: of those with one: every method at every level.
+        skipped: why methods were left out, by name.
+    """
+
+    task: Task
+    gaps: Gaps
+    summaries: tuple[Summary, ...]
+    negative: tuple[Summary, ...]
+    skipped: Mapping[str, Sequence[str]]
+
+    @property
+    def headline(self) -> str:
+        """The metric that counts most."""
+        return self.task.metrics[0].name
+
+    @property
+    def families(self) -> tuple[str, ...]:
+        """The families of the examples without a negative part, in the task's order."""
+        return tuple(dict.fromkeys(family for summary in self.summaries for family in summary.sizes))
+
+
+class Judge:
+    """Turns runs over the same examples into figures; all runs see the same resamples.
+
+    Args:
+        metrics: what is worked out.
+        by_family: whether a figure of the whole is the mean over families.
+    """
+
+    def __init__(self, metrics: Sequence[Metric], *, by_family: bool) -> None:
+        self._metrics = metrics
+        self._by_family = by_family
+        self._draws: dict[tuple[str, ...], Bootstrap] = {}
+
+    def summarise(self, run: Run) -> Summary:
+        """Return a run's figures."""
+        values = np.array(
+            [
+                [metric.of(example, ranking) for metric in self._metrics]
+                for example, ranking in zip(run.examples, run.rankings, strict=True)
+            ]
+        )  # (examples, metrics)
+        rows: dict[str, list[int]] = {}
+        for row, example in enumerate(run.examples):
+            for family in example.families:
+                rows.setdefault(family, []).append(row)
+        families = {
+            family: self._figures(values[of], [run.examples[row] for row in of], None) for family, of in rows.items()
+        }
+        strata = [example.families[0] for example in run.examples] if self._by_family else None
+        whole = self._figures(values, run.examples, strata)
+        return Summary(run, whole, families, {family: len(of) for family, of in rows.items()})
+
+    def _figures(
+        self, values: NDArray[np.float64], examples: Sequence[Example], strata: Sequence[str] | None
+    ) -> dict[str, Figure]:
+        key = tuple(example.id for example in examples)
+        if key not in self._draws:
+            self._draws[key] = Bootstrap([example.group for example in examples], families=strata)
+        draws = self._draws[key]
+        estimates, (lows, highs) = draws.mean(values), draws.intervals(values)
+        return {
+            metric.name: Figure(*(100.0 * float(number) for number in numbers))
+            for metric, *numbers in zip(self._metrics, estimates, lows, highs, strict=True)
+        }
