@@ -1,0 +1,1 @@
+"""Fitting what composed queries need beside a frozen model: inversion networks and vocabularies."""

@@ -1,0 +1,186 @@
+"""The commands `pocketlens fit inversion` and `pocketlens fit concepts`. torch is imported when the first one runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pocketlens.cli import printable
+from pocketlens.errors import BadQuery
+
+if TYPE_CHECKING:
+    from pocketlens.model import ModelManifest
+
+_PATH = click.Path(path_type=Path)
+_RECIPES = ("lincir", "pic2word")
+_LINE_SECONDS = 20.0  # between two lines of progress where there is no terminal
+
+
+@click.group(short_help="Fit what composed queries need to a frozen model.")
+def fit() -> None:
+    """Fit inversion networks and vocabularies to a frozen model, for queries of a picture and words."""
+
+
+@fit.command(short_help="Train a network that turns a picture into a word.")
+@click.option("--model", required=True, help="A model folder with a float text tower, or a shipped model's name.")
+@click.option("--recipe", required=True, type=click.Choice(_RECIPES), help="How to train.")
+@click.option("--data", required=True, multiple=True, type=_PATH,
+              help="Texts (.txt, .tsv, .gz), a folder of pictures, a gallery or bundle. Repeatable.")  # fmt: skip
+@click.option("--out", required=True, type=_PATH, help="The model folder to write: a copy with the network.")
+@click.option("--into", help="Another model of the same space to copy instead, such as the quantized one.")
+@click.option("--steps", type=click.IntRange(1, 10_000_000), help="Training steps; by default the recipe's.")
+@click.option("--batch", type=click.IntRange(2, 65_536), help="Rows of a step; by default the recipe's.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**31 - 1), help="Of everything random.")
+@click.option("--threads", type=click.IntRange(1, 64), help="Threads; by default torch's own choice.")
+@click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="A parameter of the recipe. Repeatable.")
+@click.option("--fresh", is_flag=True, help="Start again instead of going on from an earlier checkpoint.")
+@click.option("--replace", is_flag=True, help="Replace the folder --out when it exists.")
+@click.option("--json", "as_json", is_flag=True, help="Print what was made as JSON.")
+def inversion(
+    model: str,
+    recipe: str,
+    data: Sequence[Path],
+    out: Path,
+    into: str | None,
+    steps: int | None,
+    batch: int | None,
+    seed: int,
+    threads: int | None,
+    settings: Sequence[str],
+    fresh: bool,
+    replace: bool,
+    as_json: bool,
+) -> None:
+    r"""Train an inversion network through the frozen text tower of MODEL, and write it with what it is worth.
+
+    lincir learns from texts, pic2word from pictures, searle from both. A twentieth of the data is held out to measure
+    on. A stopped training goes on where it was when the same command is given again.
+
+    \b
+    Example:
+      pocketlens fit inversion --model lens-float --recipe lincir --data captions.txt --out lens-lincir
+      pocketlens fit inversion ... --set noise=0.5 --set rate=1e-4
+    """
+    from pocketlens.model import Model, find_model
+    from pocketlens_export.fit.folder import Request, fit_inversion
+    from pocketlens_export.fit.recipe import check_values
+    from pocketlens_export.fit.recipes import RECIPES
+
+    chosen = RECIPES[recipe]
+    values = check_values(chosen, read_settings(settings))
+    opened = Model.open(find_model(model))
+    request = Request(
+        opened,
+        Model.open(find_model(into)) if into else opened,
+        chosen,
+        values,
+        tuple(data),
+        steps or chosen.steps,
+        batch or chosen.batch,
+        seed,
+        threads,
+        cache_folder(),
+        fresh,
+    )
+    with _Progress() as progress:
+        manifest = fit_inversion(request, out, replace=replace, progress=progress.stage, report=progress.training)
+    _print(manifest, recipe, out, as_json)
+
+
+def read_settings(settings: Sequence[str]) -> dict[str, str]:
+    """Return NAME=VALUE pairs by name.
+
+    Raises:
+        BadQuery: one is no such pair, or a name stands twice.
+    """
+    found: dict[str, str] = {}
+    for setting in settings:
+        name, equals, value = setting.partition("=")
+        if not equals or not name:
+            raise BadQuery(f"--set {setting!r} is no NAME=VALUE")
+        if name in found:
+            raise BadQuery(f"--set {name} is given twice")
+        found[name.strip()] = value.strip()
+    return found
+
+
+def cache_folder() -> Path:
+    """Return the folder of checkpoints: POCKETLENS_CACHE or the user's cache."""
+    cache = os.environ.get("POCKETLENS_CACHE")
+    return (Path(cache) if cache else Path.home() / ".cache" / "pocketlens") / "fit"
+
+
+class _Progress:
+    """Draws a bar with an ETA for every stage on stderr, or a line now and then where stderr is no terminal."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+        self._name = ""
+        self._loss = ""
+        self._told = time.monotonic()
+        self._started = (time.monotonic(), 0)
+
+    def __enter__(self) -> _Progress:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._close()
+
+    def stage(self, name: str, done: int, total: int) -> None:
+        """Show that `done` of `total` are done of a stage."""
+        if name != self._name:
+            self._open(name, done - 1, total)
+        if self._bar is not None:
+            self._bar.update(done - self._bar.pos)
+        elif time.monotonic() - self._told > _LINE_SECONDS:
+            self._tell(done, total)
+
+    def training(self, done: int, total: int, loss: float) -> None:
+        """Show a step and its loss."""
+        self._loss = f"loss {loss:.4f}"
+        self.stage("training", done, total)
+
+    def _open(self, name: str, done: int, total: int) -> None:
+        self._close()
+        self._name = name
+        self._started = (time.monotonic(), done)
+        if sys.stderr.isatty():
+            self._bar = click.progressbar(
+                length=total, label=name, file=sys.stderr, show_pos=True, update_min_steps=1,
+                item_show_func=lambda item: self._loss,
+            ).__enter__()  # fmt: skip
+
+    def _tell(self, done: int, total: int) -> None:
+        self._told = time.monotonic()
+        since, before = self._started
+        left = (self._told - since) / max(done - before, 1) * (total - done)
+        loss = f", {self._loss}" if self._loss else ""
+        click.echo(f"{printable(self._name)}: {done} of {total}{loss}, {left / 60:.1f} minutes left", err=True)
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.__exit__(None, None, None)
+        self._bar, self._name = None, ""
+
+
+def _print(manifest: ModelManifest, recipe: str, out: Path, as_json: bool) -> None:
+    import dataclasses
+
+    made = manifest.inversion[recipe]
+    prefix = f"inversion_{recipe}_"
+    quality = {key.removeprefix(prefix): v for key, v in manifest.quality.items() if key.startswith(prefix)}
+    size = manifest.files[made.file].size_bytes
+    if as_json:
+        shown = {"recipe": recipe, "inversion": dataclasses.asdict(made), "quality": quality, "size_bytes": size}
+        click.echo(json.dumps(shown, indent=2))
+        return
+    for name, value in quality.items():
+        click.echo(f"{name:24} {value:.4f}")
+    click.echo(f"{out}: {made.file}, {size / 1e6:.2f} MB; how it was trained is in inversion/{recipe}.md")

@@ -1,0 +1,77 @@
+"""A trained network as an ONNX file: weights in int8 with a scale for every output, arithmetic in float32."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from pocketlens._types import Float32s
+from pocketlens_export.fit.networks import Network
+
+OPSET, IR_VERSION = 20, 10
+PRECISION = "8-bit weights"
+
+
+def write_network(network: Network, path: Path) -> None:
+    """Write embedding float32 (n, dim), of unit length, to pseudo_tokens float32 (n, tokens, token_dim)."""
+    graph = _Graph()
+    value = "embedding"
+    if network.shift is not None:
+        shift = graph.constant("shift", network.shift.cpu().numpy())
+        moved = graph.add("Sub", "moved", value, shift)
+        value = graph.add("LpNormalization", "unit", moved, axis=-1, p=2)
+    for number, layer in enumerate(network.linears):
+        weight: Float32s = layer.weight.detach().cpu().numpy().T  # (inputs, outputs)
+        bias = graph.constant(f"layer{number}.bias", layer.bias.detach().cpu().numpy())
+        product = graph.add("MatMul", f"layer{number}.product", value, graph.weight(f"layer{number}.weight", weight))
+        value = graph.add("Add", f"layer{number}.sum", product, bias)
+        if number < len(network.linears) - 1:
+            value = graph.add("Gelu" if network.activation == "gelu" else "Relu", f"layer{number}.out", value)
+    shape = graph.constant("shape", np.array([-1, network.tokens, network.token_dim], dtype=np.int64))
+    graph.add("Reshape", "pseudo_tokens", value, shape)
+    model = graph.model(network.linears[0].in_features, network.tokens, network.token_dim)
+    onnx.checker.check_model(model)
+    onnx.save(model, str(path))
+
+
+def run_network(path: Path, embeddings: Float32s) -> Float32s:
+    """Return what a written network makes of embeddings, float32 (n, tokens, token_dim), by onnxruntime."""
+    session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    found: Float32s = session.run(["pseudo_tokens"], {"embedding": embeddings})[0]
+    return found
+
+
+class _Graph:
+    """A graph in the making; every method returns the name of its value."""
+
+    def __init__(self) -> None:
+        self._nodes: list[onnx.NodeProto] = []
+        self._tensors: list[onnx.TensorProto] = []
+
+    def constant(self, name: str, value: NDArray[np.generic]) -> str:
+        self._tensors.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
+        return name
+
+    def weight(self, name: str, value: Float32s) -> str:
+        """Hold a weight (inputs, outputs) as int8 with a scale per output; its error is at most half a step."""
+        largest = np.abs(value).max(axis=0)
+        scales = np.where(largest > 0, largest / 127, 1).astype(np.float32)
+        codes = self.constant(f"{name}.int8", np.rint(value / scales).astype(np.int8))
+        return self.add("DequantizeLinear", name, codes, self.constant(f"{name}.scale", scales), axis=1)
+
+    def add(self, op_type: str, out: str, *inputs: str, **attributes: Any) -> str:
+        self._nodes.append(helper.make_node(op_type, inputs, [out], name=f"{out}.{op_type}", **attributes))
+        return out
+
+    def model(self, dim: int, tokens: int, token_dim: int) -> onnx.ModelProto:
+        given = helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["n", dim])
+        made = helper.make_tensor_value_info("pseudo_tokens", TensorProto.FLOAT, ["n", tokens, token_dim])
+        graph = helper.make_graph(self._nodes, "inversion", [given], [made], self._tensors)
+        opset = helper.make_opsetid("", OPSET)
+        return helper.make_model(graph, opset_imports=[opset], ir_version=IR_VERSION, producer_name="pocketlens")

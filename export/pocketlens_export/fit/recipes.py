@@ -1,0 +1,9 @@
+"""All recipes by name."""
+
+from __future__ import annotations
+
+from pocketlens_export.fit.lincir import LINCIR
+from pocketlens_export.fit.pic2word import PIC2WORD
+from pocketlens_export.fit.recipe import Recipe
+
+RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (LINCIR, PIC2WORD)}
