@@ -20,7 +20,7 @@ print("\n".join(data["project"]["dependencies"] + extras + data["dependency-grou
 endef
 export PRINT_REQUIREMENTS
 
-.PHONY: setup demo test check bench lens-base clean
+.PHONY: setup demo test check bench lens-base emojicir clean
 .DEFAULT_GOAL := test
 
 setup: $(READY)
@@ -57,6 +57,14 @@ lens-base: $(READY)
 	  --out $(WORK)/small
 	$(BIN)/python $(RECIPE)/ship.py --quantized $(WORK)/small --out models/lens-base/model
 	$(BIN)/pocketlens verify models/lens-base/model
+
+# Builds the benchmark of composed retrieval from packages and compares it with what is committed. About a minute.
+EMOJICIR ?= build/emojicir
+emojicir:
+	mkdir -p $(EMOJICIR)
+	test -d $(EMOJICIR)/env || $(PYTHON) -m venv $(EMOJICIR)/env
+	$(EMOJICIR)/env/bin/python -m pip install --quiet -r benchmarks/emojicir/requirements.txt
+	PYTHONPATH=benchmarks $(EMOJICIR)/env/bin/python -m emojicir.build --cache $(WORK)/cache --out $(EMOJICIR) --check
 
 clean:
 	rm -rf .venv .venv-runtime dist demo/bundle demo/index.html
