@@ -1,8 +1,8 @@
 """Cases with a negative text and the pictures that it makes unwanted, in three sorts.
 
-A group: any picture of a stem will do but those of a gender or a tone. A style: any picture of a concept will do but the
-one in a style. A contrast: a modification whose negative says what the reference shows; unwanted are the other pictures
-of the reference's concept, which a search that leans on its reference finds first.
+A group: any picture of a stem will do but those of a gender or a tone. A style: any picture of a concept will do but
+the one in a style. A contrast: a modification whose negative says what the reference shows; unwanted are the other
+pictures of the reference's concept, which a search that leans on its reference finds first.
 """
 
 from __future__ import annotations
