@@ -66,7 +66,7 @@ def text_ratio(query: Query) -> float:
 
 def shift_share(share: float, ratio: float) -> float:
     """Return the text's share, 0 to 1, shifted in log-odds by ln r; 0 and 1 stay."""
-    return share * ratio / (share * ratio + 1.0 - share)
+    return share * ratio / (share * ratio + (1.0 - share))  # the brackets keep 1 exactly 1
 
 
 def score_powers(ratio: float) -> tuple[float, float]:
