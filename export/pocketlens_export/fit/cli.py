@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pocketlens.model import ModelManifest
 
 _PATH = click.Path(path_type=Path)
-_RECIPES = ("lincir", "pic2word")
+_RECIPES = ("lincir", "pic2word", "searle")
 _LINE_SECONDS = 20.0  # between two lines of progress where there is no terminal
 
 
@@ -92,6 +92,49 @@ def inversion(
     with _Progress() as progress:
         manifest = fit_inversion(request, out, replace=replace, progress=progress.stage, report=progress.training)
     _print(manifest, recipe, out, as_json)
+
+
+@fit.command(short_help="Give a model a vocabulary of names.")
+@click.option("--model", required=True, help="A model folder with a text tower, or a shipped model's name.")
+@click.option("--names", required=True, type=_PATH, help="Names of things, one a line (.txt, .tsv, .gz).")
+@click.option("--contrast", type=_PATH, help="Ways to show things, one a line; by default a built-in list.")
+@click.option("--source", help="Where the names come from, for the manifest; by default the file's name.")
+@click.option("--out", required=True, type=_PATH, help="The model folder to write: a copy with the vocabulary.")
+@click.option("--into", help="Another model of the same space to copy instead, such as the quantized one.")
+@click.option("--threads", type=click.IntRange(1, 64), help="Threads; by default the cores, at most 4.")
+@click.option("--replace", is_flag=True, help="Replace the folder --out when it exists.")
+@click.option("--json", "as_json", is_flag=True, help="Print what was made as JSON.")
+def concepts(
+    model: str,
+    names: Path,
+    contrast: Path | None,
+    source: str | None,
+    out: Path,
+    into: str | None,
+    threads: int | None,
+    replace: bool,
+    as_json: bool,
+) -> None:
+    """Encode names with MODEL's text tower, for methods that take a picture for one of them.
+
+    Writes concepts.npz: the names, their vectors in 8 bits, and the directions in which names differ more than the ways
+    to show them do.
+    """
+    from pocketlens.model import Model, find_model
+    from pocketlens_export.fit.concepts import CONCEPTS, CONTRAST, Request, fit_concepts
+
+    opened = Model.open(find_model(model))
+    target = Model.open(find_model(into)) if into else opened
+    request = Request(opened, target, names, contrast or CONTRAST, source or names.name, threads)
+    with _Progress() as progress:
+        manifest = fit_concepts(request, out, replace=replace, progress=progress.stage)
+    made, size = manifest.concepts, manifest.files[CONCEPTS].size_bytes
+    assert made is not None
+    if as_json:
+        quality = {key: value for key, value in manifest.quality.items() if key.startswith("concepts_")}
+        click.echo(json.dumps({"count": made.count, "source": made.source, "quality": quality, "size_bytes": size}))
+        return
+    click.echo(f"{out}: {made.file}, {made.count} names, {size / 1e6:.2f} MB")
 
 
 def read_settings(settings: Sequence[str]) -> dict[str, str]:

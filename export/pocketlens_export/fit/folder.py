@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import io
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,24 +11,24 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import torch
 
 from pocketlens import __version__
-from pocketlens._types import Float32s
 from pocketlens.compose.method import Value
 from pocketlens.errors import EncoderMismatch, FormatError, MissingPart
-from pocketlens.files import new_folder, sha256_of, write_file
+from pocketlens.files import new_folder
 from pocketlens.inspect import verify
-from pocketlens.manifest import write_manifest
-from pocketlens.model import FORMAT, MANIFEST, VERSION, FileRecord, Inversion, Model, ModelManifest
+from pocketlens.model import Inversion, Model, ModelManifest
 from pocketlens.text import Tokenizer
 from pocketlens_export.fit.data import Data, Progress, read_data
+from pocketlens_export.fit.memory import remember_in
 from pocketlens_export.fit.network_graph import PRECISION, write_network
+from pocketlens_export.fit.networks import Network
 from pocketlens_export.fit.prompts import Prompts
 from pocketlens_export.fit.quality import check_stored, measure_network
-from pocketlens_export.fit.recipe import Memory, Recipe, Setup
+from pocketlens_export.fit.recipe import Recipe, Setup
 from pocketlens_export.fit.report import Trained, write_report
+from pocketlens_export.fit.seal import copy_files, seal
 from pocketlens_export.fit.tower import TextTower
 from pocketlens_export.fit.training import Curve, Schedule, train
 
@@ -47,7 +46,7 @@ class Request:
         data: files and folders.
         steps, batch, seed: of the training.
         threads: of torch and onnxruntime; None: their own choice.
-        cache: folder of checkpoints.
+        cache: folder of checkpoints and of arrays that take long to make.
         fresh: whether to leave an earlier checkpoint aside.
     """
 
@@ -81,11 +80,13 @@ def fit_inversion(
     with new_folder(out, replace=replace) as folder:
         if request.threads is not None:
             torch.set_num_threads(request.threads)
-        setup, data = _prepare(request, progress)
+        setup = _prepare(request, progress)
         task = request.recipe.prepare(setup)
-        curve = train(task, _schedule(request), _checkpoint(request, data), report=report)
+        checkpoint = _checkpoint(request, setup.data)
+        curve = train(task, _schedule(request), checkpoint, report=report)
         manifest = _write(request, folder, setup, task.network, curve)
         verify(folder)
+    checkpoint.unlink(missing_ok=True)
     return manifest
 
 
@@ -103,7 +104,7 @@ def _check(request: Request) -> None:
         raise FormatError(f"{request.into.path} has {found}, expected a text tower of {model.text.token_dim}")
 
 
-def _prepare(request: Request, progress: Progress) -> tuple[Setup, Data]:
+def _prepare(request: Request, progress: Progress) -> Setup:
     model, recipe = request.model, request.recipe
     spec = model.manifest.text
     assert spec is not None and spec.tokenizer is not None
@@ -116,9 +117,9 @@ def _prepare(request: Request, progress: Progress) -> tuple[Setup, Data]:
     tokens = request.values["tokens"]
     assert isinstance(tokens, int)
     prompts = Prompts(tower, Tokenizer(model.file(spec.tokenizer), spec), tokens=tokens)
-    memory = _memory(_cache_folder(request, data))
+    memory = remember_in(request.cache / "arrays", salt=model.manifest.files[spec.file].sha256)
     dim = model.manifest.space.dim
-    return Setup(prompts, data, dim, spec.token_dim, request.values, request.seed, progress, memory), data
+    return Setup(prompts, data, dim, spec.token_dim, request.values, request.seed, progress, memory)
 
 
 def _schedule(request: Request) -> Schedule:
@@ -136,8 +137,8 @@ def _schedule(request: Request) -> Schedule:
     )
 
 
-def _cache_folder(request: Request, data: Data) -> Path:
-    """Return the folder of this very training: all that its result depends on is in the name."""
+def _checkpoint(request: Request, data: Data) -> Path:
+    """Return the checkpoint's path; all that the training's result depends on is in its name."""
     spec = request.model.manifest.text
     assert spec is not None
     asked = {
@@ -151,41 +152,15 @@ def _cache_folder(request: Request, data: Data) -> Path:
         "seed": request.seed,
         "versions": [__version__, torch.__version__],
     }
-    folder = request.cache / hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-def _checkpoint(request: Request, data: Data) -> Path:
-    path = _cache_folder(request, data) / "checkpoint.pt"
+    name = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
+    request.cache.mkdir(parents=True, exist_ok=True)
+    path = request.cache / f"{name}.pt"
     if request.fresh:
         path.unlink(missing_ok=True)
     return path
 
 
-def _memory(folder: Path) -> Memory:
-    def remember(name: str, make: Callable[[], Float32s]) -> Float32s:
-        path = folder / f"{name}.npy"
-        if path.is_file():
-            try:
-                found: Float32s = np.load(path, allow_pickle=False)
-            except (ValueError, OSError, EOFError):  # not a whole file: it is made again
-                path.unlink()
-            else:
-                return found
-        made = make()
-        buffer = io.BytesIO()
-        np.save(buffer, made)
-        write_file(path, buffer.getvalue())
-        return made
-
-    return remember
-
-
-def _write(request: Request, folder: Path, setup: Setup, network: torch.nn.Module, curve: Curve) -> ModelManifest:
-    from pocketlens_export.fit.networks import Network
-
-    assert isinstance(network, Network)
+def _write(request: Request, folder: Path, setup: Setup, network: Network, curve: Curve) -> ModelManifest:
     recipe, source = request.recipe, request.into
     copy_files(source, folder)
     name = f"{INVERSION}/{recipe.name}.onnx"
@@ -212,19 +187,3 @@ def _write(request: Request, folder: Path, setup: Setup, network: torch.nn.Modul
         quality=kept | {f"{prefix}{key}": value for key, value in quality.items()},
         made_with=source.manifest.made_with | {"torch": version("torch"), "onnx": version("onnx")},
     ))  # fmt: skip
-
-
-def copy_files(source: Model, folder: Path) -> None:
-    """Copy every file of a model folder but its manifest, each after a check of its hash."""
-    for name in source.manifest.files:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(source.file(name).read_bytes())
-
-
-def seal(folder: Path, manifest: ModelManifest) -> ModelManifest:
-    """Write a manifest that records every file of the folder, and return it."""
-    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    files = {name: FileRecord(sha256_of(folder / name), (folder / name).stat().st_size) for name in names}
-    manifest = dataclasses.replace(manifest, files=files)
-    write_manifest(folder / MANIFEST, manifest, format=FORMAT, version=VERSION)
-    return manifest

@@ -56,6 +56,12 @@ def mask_keywords(text: str, tag: Tagger, *, seed: int) -> str:
     return _replace([word.text for word in words], runs)
 
 
+def find_tagger(name: str) -> Tagger:
+    """Return the lexicon's tagger for "lexicon"; for "auto", spaCy's where it is installed."""
+    found = spacy_tagger() if name == "auto" else None
+    return lexicon_tagger() if found is None else found
+
+
 def lexicon_tagger() -> Tagger:
     """Return the tagger by the committed word list."""
     closed, determiners = _lists()

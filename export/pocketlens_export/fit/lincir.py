@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 from torch import Tensor
 
-from pocketlens._types import Float32s, Int64s
+from pocketlens._types import Int64s
 from pocketlens.compose.method import Parameter
-from pocketlens_export.fit.keywords import clean_caption, lexicon_tagger, mask_keywords, spacy_tagger
+from pocketlens_export.fit.keywords import clean_caption, find_tagger, mask_keywords
 from pocketlens_export.fit.losses import add_noise, squared_distance
 from pocketlens_export.fit.recipe import Optimiser, Recipe, Setup, common_parameters, make_network
 
@@ -22,8 +20,7 @@ class LinCir:
     """Self-masking projection: the text with its keywords replaced by the pseudo-token must mean what the text does."""
 
     def __init__(self, setup: Setup) -> None:
-        tag = None if setup.values["tagger"] == "lexicon" else spacy_tagger()
-        tag = lexicon_tagger() if tag is None else tag
+        tag = find_tagger(str(setup.values["tagger"]))
         self.network = make_network(setup, activation="gelu")
         texts = [clean_caption(text) for text in setup.data.texts]
         held = [clean_caption(text) for text in setup.data.held_texts[:HELD_OUT]]
@@ -31,8 +28,8 @@ class LinCir:
         self._noise = setup.number("noise")
         self._rows = setup.prompts.rows([mask_keywords(text, tag, seed=setup.seed) for text in texts])
         self._held_rows = setup.prompts.rows([mask_keywords(text, tag, seed=setup.seed) for text in held])
-        self._targets = _encoded(setup, "texts", texts)
-        self._held_targets = _encoded(setup, "held texts", held)
+        self._targets = setup.encode(texts)
+        self._held_targets = setup.encode(held)
         self.lengths = self._rows.lengths
 
     def loss(self, rows: Int64s) -> Tensor:
@@ -52,10 +49,6 @@ class LinCir:
             found = self._prompts.encode(self._held_rows.take(rows), self.network.of_texts(targets))
             total += float(squared_distance(found, targets)) * len(rows)
         return total / max(len(self._held_targets), 1)
-
-
-def _encoded(setup: Setup, name: str, texts: Sequence[str]) -> Float32s:
-    return setup.memory(name, lambda: setup.prompts.encode_texts(texts, progress=setup.progress))
 
 
 LINCIR = Recipe(

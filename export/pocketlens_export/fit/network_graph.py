@@ -1,4 +1,7 @@
-"""A trained network as an ONNX file: weights in int8 with a scale for every output, arithmetic in float32."""
+"""A trained network as an ONNX file: weights in int8 with a scale for every output, which onnxruntime multiplies by.
+
+onnxruntime fuses a DequantizeLinear with its MatMul, so that the weights stay in int8 in memory too.
+"""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ def measure_network(setup: Setup, network: Network) -> dict[str, float]:
     figures: dict[str, float] = {}
     texts = setup.data.held_texts[:MAX_HELD_OUT]
     if texts:
-        vectors = setup.prompts.encode_texts(texts, progress=setup.progress)
+        vectors = setup.encode(texts)
         found = compose_plain(setup, _tokens(setup, network, vectors, of_texts=True))
         figures["text_cosine"] = float((found * vectors).sum(axis=1).mean())
     pictures = setup.data.held_pictures[:MAX_HELD_OUT]
@@ -83,5 +83,5 @@ def _probes(setup: Setup) -> Float32s:
     texts = setup.data.held_texts or setup.data.texts
     vectors = [pictures[:100]]
     if texts:
-        vectors.append(setup.prompts.encode_texts(texts[:100], progress=setup.progress))
+        vectors.append(setup.encode(texts[:100]))
     return np.concatenate(vectors)

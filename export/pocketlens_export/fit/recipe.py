@@ -17,8 +17,8 @@ from pocketlens_export.fit.data import Data, Progress
 from pocketlens_export.fit.networks import Network
 from pocketlens_export.fit.prompts import Prompts
 
-Memory = Callable[[str, Callable[[], Float32s]], Float32s]
-"""Returns the array of a name, made by the function unless an earlier run left it."""
+Memory = Callable[[Sequence[object], Callable[[], Float32s]], Float32s]
+"""Returns the array that depends on the given things and the tower alone, made unless an earlier run left it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Setup:
         values: of the recipe's parameters.
         seed: of everything random.
         progress: told of what takes long.
-        memory: keeps what takes long.
+        memory: keeps what takes long, from one training to the next.
     """
 
     prompts: Prompts
@@ -53,6 +53,10 @@ class Setup:
     def count(self, name: str) -> int:
         """Return a parameter's number as an integer."""
         return round(self.number(name))
+
+    def encode(self, texts: Sequence[str]) -> Float32s:
+        """Return unit embeddings of texts, float32 (n, dim), from memory where they are there."""
+        return self.memory(["texts", *texts], lambda: self.prompts.encode_texts(texts, progress=self.progress))
 
     def put(self, array: Float32s | Int64s) -> Tensor:
         """Return an array on the tower's device."""
@@ -180,8 +184,7 @@ def _shift(setup: Setup) -> Float32s:
     pictures, texts = setup.data.pictures, setup.data.texts
     if len(pictures) == 0 or len(texts) == 0:
         raise BadQuery("shift is 'mean', which needs both texts and pictures; give --data of each kind")
-    sample = list(texts[:_SHIFT_TEXTS])
-    vectors = setup.prompts.encode_texts(sample, progress=setup.progress)
+    vectors = setup.encode(texts[:_SHIFT_TEXTS])
     difference: Float32s = (pictures.mean(axis=0) - vectors.mean(axis=0)).astype("float32")
     return difference
 
