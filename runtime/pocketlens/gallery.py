@@ -63,14 +63,15 @@ class Gallery:
         manifest: its parsed gallery.json.
         index: searches the codes.
         items: what is known of each picture.
+        mean, covariance: of the vectors, float32 (dim,) and (dim, dim).
     """
 
     def __init__(self, manifest: GalleryManifest, index: Index, items: Items, mean: Float32s, covariance: Float32s):
         self.manifest = manifest
         self.index = index
         self.items = items
-        self._mean = mean
-        self._covariance = covariance
+        self.mean = mean
+        self.covariance = covariance
 
     @classmethod
     def open(cls, path: Path, *, manifest_sha256: str | None = None, threads: int = 1) -> Gallery:
@@ -102,8 +103,8 @@ class Gallery:
             query: float32 (dim,), a unit vector.
             cosines: float32 (n,).
         """
-        deviation = float(np.sqrt(max(float(query @ self._covariance @ query), _LEAST_DEVIATION**2)))
-        return np.asarray((cosines - query @ self._mean) / deviation, dtype=np.float32)
+        deviation = float(np.sqrt(max(float(query @ self.covariance @ query), _LEAST_DEVIATION**2)))
+        return np.asarray((cosines - query @ self.mean) / deviation, dtype=np.float32)
 
     def sample(self, count: int) -> Float32s:
         """Return the vectors of `count` rows drawn with a fixed seed, float32 (count, dim)."""

@@ -21,6 +21,9 @@ MAX_K = 1_000
 CROSSOVER_ROWS = 400_000  # measured, benchmarks/results/crossover.json: below, graph and scan are within 20 % or so
 _RESCORED = 50  # rows re-scored for a short answer (recall: benchmarks/results/codes.json)
 _RESCORED_PER_HIT = 3
+_BLOCK_ROWS = 1_024
+_FROM_HALVES = 2.0**112  # float32's exponent has 112 more below zero than float16's
+_SIGN_EXPONENT_FRACTION = np.int32(0x8FFFE000 - (1 << 32))
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,8 +137,7 @@ class Index:
         Raises:
             BadQuery: k or a query is out of range.
         """
-        if not isinstance(k, int) or isinstance(k, bool) or not 1 <= k <= MAX_K:
-            raise BadQuery(f"k is {k!r}, expected an integer from 1 to {MAX_K}")
+        check_k(k)
         queries = np.asarray(queries, dtype=np.float32)
         query_codes = to_codes(queries, self._rotation)
         units = to_units(queries)
@@ -154,6 +156,41 @@ class Index:
             scores[i, : len(best)] = np.clip(cosines[best], -1, 1)  # a float16 row is not quite of length 1
         return Matches(rows, scores, counts)
 
+    def candidates(self, queries: Float32s, count: int) -> Int64s:
+        """Return the rows that are among the nearest `count` of any query by their codes, int64 (m,), sorted.
+
+        Unlike `search` it neither re-scores nor limits `count`.
+
+        Args:
+            queries: float32 (n, dim), finite and not zero.
+            count: from 1 on.
+
+        Raises:
+            BadQuery: a query is out of range.
+        """
+        codes = to_codes(np.asarray(queries, dtype=np.float32), self._rotation)
+        self._codes.expansion_search = max(self.spec.expansion_search, 1)
+        found = [self._candidates(code, min(count, self.spec.rows))[0] for code in codes]
+        return np.unique(np.concatenate(found))
+
+    def inner_products(self, vectors: Float32s, rows: Int64s | None = None) -> Float32s:
+        """Return inner products, float32 (p, n), of vectors, float32 (p, dim), with the rows (by default all).
+
+        The rows are the originals, else the codes at length 1. Work goes in blocks that stay in a core's cache.
+        """
+        count = self.spec.rows if rows is None else len(rows)
+        scaled = vectors * np.float32(_FROM_HALVES)
+        values = np.empty((len(vectors), count), dtype=np.float32)
+        for start in range(0, count, _BLOCK_ROWS):
+            part = slice(start, min(start + _BLOCK_ROWS, count))
+            if self.originals is None:
+                block = self.vectors(np.arange(part.start, part.stop) if rows is None else rows[part])
+                values[:, part] = vectors @ block.T
+            else:
+                halves = self.originals[part if rows is None else rows[part]]  # (b, dim)
+                values[:, part] = scaled @ _widened(halves).T
+        return values
+
     def vectors(self, rows: Int64s | None = None) -> Float32s:
         """Return unit vectors, float32 (n, dim), of the rows (by default all): the originals', else the codes'."""
         rows = np.arange(self.spec.rows) if rows is None else rows
@@ -165,6 +202,20 @@ class Index:
     def _candidates(self, code: Int8s, count: int) -> tuple[Int64s, Float32s]:
         matches = self._codes.search(code, count, threads=self._threads, exact=self.spec.kind == "exhaustive")
         return matches.keys.astype(np.int64), 1.0 - matches.distances.astype(np.float32)
+
+
+def check_k(k: Any) -> None:
+    """Raise `BadQuery` unless `k` is an integer from 1 to 1,000."""
+    if not isinstance(k, int) or isinstance(k, bool) or not 1 <= k <= MAX_K:
+        raise BadQuery(f"k is {k!r}, expected an integer from 1 to {MAX_K}")
+
+
+def _widened(halves: Float16s) -> Float32s:
+    """Return float16 numbers times 2 ** -112 as float32: their bits in place, several times as fast as a cast."""
+    bits = halves.view("<i2").astype(np.int32)  # the sign is repeated in the upper half
+    bits <<= 13  # ten bits of fraction become the first of 23, five of exponent the last of eight
+    bits &= _SIGN_EXPONENT_FRACTION
+    return bits.view(np.float32)
 
 
 def _new_codes(dim: int, spec: IndexSpec, *, key_lookups: bool) -> Any:

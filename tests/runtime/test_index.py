@@ -8,7 +8,7 @@ import pytest
 
 from pocketlens import index as index_module
 from pocketlens._native import usearch
-from pocketlens.codes import from_codes, make_rotation, to_codes
+from pocketlens.codes import from_codes, make_rotation, to_codes, to_units
 from pocketlens.errors import BadQuery, FormatError
 from pocketlens.index import Index, IndexSpec, Matches, spec_for
 from pocketlens.tune import TARGET_RECALL, exact_rows, recall, tune_graph
@@ -207,3 +207,35 @@ def test_exact_rows_and_recall_by_hand() -> None:
     assert exact_rows(corners, queries, k=2).tolist() == [[0, 1], [2, 1]]
     assert exact_rows(corners, queries, k=9).tolist() == [[0, 1, 2], [2, 1, 0]]
     assert recall(np.array([[0, 5], [2, 1]]), np.array([[0, 1], [1, 2]])) == 0.75
+
+
+@pytest.mark.parametrize("rescore", [True, False])
+def test_inner_products_equal_numpy(rng: np.random.Generator, rescore: bool) -> None:
+    vectors = to_units(rng.standard_normal((2_500, 24)).astype(np.float32))
+    vectors[7, :20] = 1e-6  # subnormal in float16
+    originals = vectors.astype(np.float16) if rescore else None
+    rotation = make_rotation(24)
+    spec = spec_for(2_500)
+    index = Index.build(to_codes(vectors, rotation), rotation, originals, spec)
+    asked = np.array([[1e-3], [-1], [50]]) * rng.standard_normal((3, 24))
+    rows = rng.permutation(2_500)[:1_500]
+    for found, chosen in ((index.inner_products(asked.astype(np.float32)), np.arange(2_500)),
+                          (index.inner_products(asked.astype(np.float32), rows), rows)):  # fmt: skip
+        expected = asked @ index.vectors(chosen).astype(np.float64).T
+        np.testing.assert_allclose(found, expected, atol=1e-4)
+        np.testing.assert_allclose(found[0], expected[0], atol=2e-9)
+    assert index.inner_products(asked.astype(np.float32), rows[:0]).shape == (3, 0)
+
+
+def test_candidates_are_all_that_any_query_is_near(rng: np.random.Generator) -> None:
+    vectors = to_units(rng.standard_normal((3_000, 24)).astype(np.float32))
+    rotation = make_rotation(24)
+    index = Index.build(to_codes(vectors, rotation), rotation, None, spec_for(3_000))
+    queries = vectors[[5, 9]] * np.float32(3)
+    found = index.candidates(queries, 1_500)  # more than a search may ask for
+    assert found.tolist() == sorted(set(found.tolist()))
+    codes = index.vectors()
+    for query in queries:
+        best = np.argsort(-(codes @ query))[:1_400]
+        assert np.isin(best, found).mean() > 0.99
+    assert index.candidates(queries, 10**6).tolist() == list(range(3_000))

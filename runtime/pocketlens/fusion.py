@@ -1,0 +1,115 @@
+"""Search by several scores that a method fuses into one: every row of a small gallery, candidates in a large one.
+
+Candidates are the rows nearest to each vector of the query and to a fan of weighted sums of them. What methods fuse
+grows with the scores of the wanted vectors and falls with those of the unwanted ones, and its level sets bulge towards
+the good corner; so the best rows lie on the outer edge of the cloud of scores, and each of them leads in the direction
+of some weighted sum. A weighted sum of scores is the score of a weighted sum of vectors, which an index finds.
+
+The constants were measured: benchmarks/results/fusion.json.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pocketlens._types import Float32s, Int64s
+from pocketlens.codes import to_units
+from pocketlens.compose.method import Composed, Scores
+from pocketlens.gallery import Gallery
+from pocketlens.index import check_k
+
+EXHAUSTIVE_ROWS = 100_000  # up to this many every row is scored
+CANDIDATES = 400  # rows of each sum
+_SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the second wanted vector in a sum
+_AVOIDED = (0.0, 0.5, 1.0)  # of each unwanted vector, taken off the sum
+_LEAST_DEVIATION = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class Fused:
+    """The best rows of a fused search, best first.
+
+    Attributes:
+        rows: int64 (m,), at most k of them.
+        scores: float32 (m,), what the method made of the row's scores; higher is nearer.
+        cosines: float32 (m,), the mean of the row's cosines with the query's wanted vectors.
+        z_scores: float32 (m,), the mean of its standardised cosines.
+    """
+
+    rows: Int64s
+    scores: Float32s
+    cosines: Float32s
+    z_scores: Float32s
+
+
+def search_fused(gallery: Gallery, composed: Composed, *, k: int, exhaustive: bool | None = None) -> Fused:
+    """Return the k rows that score best; equal scores in row order.
+
+    Args:
+        gallery: what to search.
+        composed: a query with `fuse`.
+        k: 1 to 1,000; fewer come back only when the gallery has fewer rows.
+        exhaustive: whether to score every row; by default in galleries of up to 100,000.
+
+    Raises:
+        BadQuery: k or a vector is out of range.
+    """
+    assert composed.fuse is not None
+    check_k(k)
+    if exhaustive is None:
+        exhaustive = gallery.index.spec.rows <= EXHAUSTIVE_ROWS
+    means, deviations = _statistics(gallery, composed.vectors)
+    if exhaustive:
+        rows, values = np.arange(gallery.index.spec.rows), gallery.index.inner_products(composed.vectors)
+    else:
+        directions = fan(composed.vectors, deviations, composed.negatives)
+        rows = gallery.index.candidates(directions, max(CANDIDATES, 2 * k))
+        values = gallery.index.inner_products(composed.vectors, rows)
+    scores = Scores(values, means, deviations, lambda places: gallery.index.vectors(rows[places]))
+    fused = composed.fuse(scores)
+    best = top(fused, k)
+    wanted = len(composed.vectors) - composed.negatives
+    lengths = np.linalg.norm(composed.vectors[:wanted], axis=1, keepdims=True)
+    cosines = values[:wanted, best] / lengths  # (wanted, m)
+    units = to_units(composed.vectors[:wanted])
+    z_scores = [gallery.z_scores(unit, row) for unit, row in zip(units, cosines, strict=True)]
+    return Fused(rows[best], fused[best], np.clip(cosines.mean(axis=0), -1, 1), np.mean(z_scores, axis=0))
+
+
+def fan(vectors: Float32s, deviations: Float32s, negatives: int) -> Float32s:
+    """Return the directions in which candidates are looked for, float32 (n, dim).
+
+    Each vector counts by the deviation of its scores over the gallery, so that no score outweighs the others.
+
+    Args:
+        vectors: float32 (p, dim), the last `negatives` of them unwanted.
+        deviations: float32 (p,), of their scores over the gallery.
+        negatives: how many are unwanted.
+    """
+    scaled = vectors / np.maximum(deviations, _LEAST_DEVIATION)[:, np.newaxis]  # (p, dim)
+    wanted, unwanted = scaled[: len(scaled) - negatives], scaled[len(scaled) - negatives :].sum(axis=0)
+    sums = list(wanted)
+    if len(wanted) == 2:
+        sums = [(1.0 - share) * wanted[0] + share * wanted[1] for share in _SHARES]
+    elif len(wanted) > 2:
+        sums.append(wanted.mean(axis=0))
+    if negatives == 0:
+        return np.asarray(sums, dtype=np.float32)
+    return np.asarray([each - amount * unwanted for each in sums for amount in _AVOIDED], dtype=np.float32)
+
+
+def top(scores: Float32s, k: int) -> Int64s:
+    """Return the places of the k highest scores, int64 (at most k,), best first; equal ones in order."""
+    places = np.arange(len(scores))
+    if len(scores) > k:
+        least = np.partition(scores, len(scores) - k)[len(scores) - k]
+        places = np.flatnonzero(scores >= least)
+    return places[np.argsort(-scores[places], kind="stable")[:k]]
+
+
+def _statistics(gallery: Gallery, vectors: Float32s) -> tuple[Float32s, Float32s]:
+    """Return mean and deviation of each vector's inner products with the gallery's rows, float32 (p,) each."""
+    variances = np.einsum("pd,de,pe->p", vectors, gallery.covariance, vectors, optimize=True)
+    return vectors @ gallery.mean, np.sqrt(np.maximum(variances, 0.0))
