@@ -27,7 +27,7 @@ def name_picture(query: Query, kit: Kit, values: Values) -> Names:
         proxies = proxies - kit.mean
     similarities = proxies @ concepts.vectors.T  # (proxies, names)
     count = min(whole(values, "names_per_picture"), len(concepts.names))
-    nearest = np.argpartition(-similarities, count - 1, axis=1)[:, :count]
+    nearest = np.argpartition(similarities, -count, axis=1)[:, -count:]
     found, places = np.unique(nearest, return_inverse=True)
     counts = np.bincount(places.ravel())
     sums = np.bincount(places.ravel(), weights=np.take_along_axis(similarities, nearest, axis=1).ravel())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 
@@ -62,7 +61,7 @@ def _checked(where: str, parameter: Parameter, value: object) -> Value:
     if not isinstance(value, int | float | np.integer | np.floating) or isinstance(value, bool):
         raise BadQuery(f"{where} is {value!r}, {expected}")
     amount = float(value)
-    if not parameter.least <= amount <= parameter.most or math.isnan(amount):
+    if not parameter.least <= amount <= parameter.most:  # so is NaN
         raise BadQuery(f"{where} is {amount:g}, {expected}")
     if parameter.whole and not amount.is_integer():
         raise BadQuery(f"{where} is {amount:g}, {expected}")

@@ -2,7 +2,8 @@
 
 Two deviations. The paper adds vectors that are not of unit length; towers here give unit vectors only. And the paper
 has a language model write three captions of every gallery picture; here the three names of the vocabulary nearest to a
-picture stand in for them, found when a query asks, and only for the rows that may come first.
+picture stand in for them, found when a query asks, and only for the rows that may come first. The captions are
+compared with what is wanted alone: a negative changes the sum's part of the score, not theirs.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def _with_captions(vector: Float32s, concepts: Concepts, share: float) -> Fuse:
         best = _best(scores.values[0], CAPTIONED)
         count = min(_CAPTIONS, len(named))
         nearness = scores.rows(best) @ concepts.vectors.T  # (best, names)
-        nearest = np.argpartition(-nearness, count - 1, axis=1)[:, :count]
+        nearest = np.argpartition(nearness, -count, axis=1)[:, -count:]
         captions = np.full(scores.values.shape[1], usual, dtype=np.float32)
         captions[best] = named[nearest].mean(axis=1)
         return np.asarray((1.0 - share) * scores.values[0] + share * captions, dtype=np.float32)
