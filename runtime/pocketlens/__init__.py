@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from pocketlens.errors import MissingPart as MissingPart
     from pocketlens.errors import PocketlensError as PocketlensError
     from pocketlens.errors import Refused as Refused
-    from pocketlens.lens import Hit as Hit
+    from pocketlens.hits import Hit as Hit
+    from pocketlens.hits import Hits as Hits
     from pocketlens.lens import Lens as Lens
     from pocketlens.lens import open_lens as open
     from pocketlens.model import Model as Model
@@ -40,7 +41,8 @@ _HOME = {
     "CorruptFile": "errors",
     "EncoderMismatch": "errors",
     "FormatError": "errors",
-    "Hit": "lens",
+    "Hit": "hits",
+    "Hits": "hits",
     "ImageEncoder": "encoder",
     "Lens": "lens",
     "MissingPart": "errors",
@@ -59,6 +61,7 @@ __all__ = [
     "EncoderMismatch",
     "FormatError",
     "Hit",
+    "Hits",
     "ImageEncoder",
     "Lens",
     "MissingPart",

@@ -3,43 +3,28 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from pocketlens._types import Float32s
 from pocketlens.bundle import check_space, read_bundle
 from pocketlens.codes import to_units
+from pocketlens.compose.method import Value
 from pocketlens.encoder import ImageEncoder, TextEncoder, check_threads
 from pocketlens.errors import BadQuery, MissingPart
+from pocketlens.fusion import Fused, search_fused
 from pocketlens.gallery import Gallery
+from pocketlens.hits import Hit, Hits
+from pocketlens.index import check_k
+from pocketlens.ingredients import Ingredients
 from pocketlens.model import Model
+from pocketlens.parts import GivenPart, Part, read_parts, shorthand
 from pocketlens.picture import Picture
-
-
-@dataclass(frozen=True, slots=True)
-class Hit:
-    """One answer.
-
-    Attributes:
-        id: the item's id in the gallery.
-        uri: where the picture can be found, relative to the indexed folder.
-        cosine: similarity of query and picture, -1 to 1; higher is nearer.
-        z: standard deviations above this query's mean over the gallery.
-        width, height: of the upright picture, in pixels.
-        attributes: what the builder recorded.
-    """
-
-    id: str
-    uri: str
-    cosine: float
-    z: float
-    width: int
-    height: int
-    attributes: dict[str, Any]
+from pocketlens.plan import plan_query
 
 
 class Lens:
@@ -59,35 +44,60 @@ class Lens:
         self._closed = False
         self._text_encoder: TextEncoder | None = None
         self._image_encoder: ImageEncoder | None = None
+        self._kit: Ingredients | None = None
 
-    def search(self, *, text: str | None = None, image: Picture | None = None, k: int = 10) -> list[Hit]:
-        """Return the k pictures nearest to a text, a picture, or the sum of both, best first.
+    def search(
+        self,
+        *,
+        text: str | None = None,
+        image: Picture | None = None,
+        negative: str | Sequence[str] | None = None,
+        parts: Sequence[GivenPart] | None = None,
+        method: str = "auto",
+        parameters: Mapping[str, Value] | None = None,
+        k: int = 10,
+    ) -> Hits:
+        """Return the k pictures nearest to a text, a picture, or a picture as the text says, best first.
 
         Args:
             text: what to look for.
             image: a picture as bytes, path or PIL image.
+            negative: texts of what is not wanted.
+            parts: instead of these three, `(kind, value)` or `(kind, value, weight)` each, with kind "text" or "image"
+                and a weight from -100 to 100 (1 unless given), negative for what is not wanted.
+            method: how to compose a query of several parts; see `pocketlens methods`. "auto" takes what was measured
+                best of what the bundle has.
+            parameters: values of the method's parameters; those left out take their defaults.
             k: how many hits, 1 to 1,000; fewer come back only when the gallery has fewer items.
 
         Raises:
-            BadQuery: neither text nor image is given, or one has the wrong type, or k is out of range, or the lens is
-                closed.
-            BadImage: the picture cannot be decoded.
-            MissingPart: the bundle lacks the tower that the query needs, or its tokenizer.
+            BadQuery: nothing is wanted, a part or a parameter is wrong, parts cancel out, the method is unknown or
+                needs a part that the query lacks, k is out of range, or the lens is closed.
+            BadImage: a picture cannot be decoded.
+            MissingPart: the bundle lacks a tower that the query needs, its tokenizer, or what the method needs.
         """
-        return self.search_vector(self.encode(text=text, image=image), k=k)
+        self._check_open()
+        if parts is not None and not (text is image is negative is None):
+            raise BadQuery("give parts, or text, image and negative; found both")
+        read = shorthand(text, image, negative) if parts is None else read_parts(parts)
+        if len(read) == 1 and method in ("auto", read[0].kind) and not parameters:
+            value = read[0].value
+            vector = self.encode(text=str(value)) if read[0].kind == "text" else self.encode(image=value)
+            why = (
+                "asked for"
+                if method != "auto"
+                else f"the query is one {'text' if read[0].kind == 'text' else 'picture'}"
+            )
+            return Hits(self.search_vector(vector, k=k), method=read[0].kind, why=why)
+        return self._search_composed(read, method, parameters, k)
 
     def encode(self, *, text: str | None = None, image: Picture | None = None) -> Float32s:
-        """Return a query's unit vector, float32 (dim,): of the sum of unit vectors when text and picture are given."""
-        parts = []
-        if isinstance(text, str) and not text.strip():
-            raise BadQuery("the text is empty; leave it out to search by picture alone")
-        if text is not None:
-            parts.append(self.text_encoder().encode([text])[0])
-        if image is not None:
-            parts.append(self.image_encoder().encode([image])[0])
-        if not parts:
-            raise BadQuery("a query needs a text, an image or both; found neither")
-        total = np.sum(parts, axis=0)
+        """Return a query's unit vector, float32 (dim,): of the sum of unit vectors when text and picture are given.
+
+        It is what the methods image, text and sum search with; other methods may need more than one vector.
+        """
+        vectors = [self._encode_part(part) for part in shorthand(text, image, None)]
+        total = np.sum(vectors, axis=0)
         norm = float(np.linalg.norm(total))
         if norm < 1e-6:
             raise BadQuery("the text and the picture cancel out: their sum has no direction")
@@ -103,12 +113,7 @@ class Lens:
         count = int(matches.counts[0])
         rows, cosines = matches.rows[0, :count], matches.scores[0, :count]
         z_scores = self.gallery.z_scores(to_units(vector[np.newaxis])[0], cosines)
-        hits = []
-        for row, cosine, z in zip(rows, cosines, z_scores, strict=True):
-            for item in self.gallery.items.of_row(int(row)):  # exact duplicates share a row
-                shape = (item.width, item.height)
-                hits.append(Hit(item.id, item.uri, float(cosine), float(z), *shape, item.attributes))
-        return hits[:k]
+        return self._hits(Fused(rows, cosines, cosines, z_scores), k)
 
     def text_encoder(self) -> TextEncoder:
         """Return the text encoder, opened on the first call.
@@ -145,7 +150,7 @@ class Lens:
         """Release the gallery and the encoders; later queries raise `BadQuery`."""
         with self._lock:
             self._closed = True
-            self._text_encoder = self._image_encoder = None
+            self._text_encoder = self._image_encoder = self._kit = None
         self.gallery.close()
 
     def __enter__(self) -> Lens:
@@ -155,6 +160,45 @@ class Lens:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _search_composed(self, parts: list[Part], name: str, parameters: Mapping[str, Value] | None, k: int) -> Hits:
+        manifest = None if (model := self._models["text"]) is None else model.manifest
+        plan = plan_query(parts, name, parameters, manifest)
+        check_k(k)
+        kit = self._ingredients()
+
+        def encode(part: Part) -> Float32s:
+            if isinstance(part.value, str) and part.kind == "text":
+                return np.asarray(kit.encode_texts([part.value])[0])
+            return kit.encode_picture(part.value, lambda: self._encode_part(part))
+
+        composed = plan.compose(kit, encode)
+        if composed.fuse is None:
+            hits = self.search_vector(composed.vectors[0], k=k)
+        else:
+            hits = self._hits(search_fused(self.gallery, composed, k=k), k)
+        return Hits(hits, method=plan.method.name, why=plan.why, parameters=plan.values, names=composed.names)
+
+    def _encode_part(self, part: Part) -> Float32s:
+        if part.kind == "text":
+            assert isinstance(part.value, str)
+            return np.asarray(self.text_encoder().encode([part.value])[0])
+        return np.asarray(self.image_encoder().encode([part.value])[0])
+
+    def _hits(self, found: Fused, k: int) -> list[Hit]:
+        hits = []
+        for row, score, cosine, z in zip(found.rows, found.scores, found.cosines, found.z_scores, strict=True):
+            for item in self.gallery.items.of_row(int(row)):  # exact duplicates share a row
+                figures = (float(score), float(cosine), float(z))
+                hits.append(Hit(item.id, item.uri, *figures, item.width, item.height, item.attributes))
+        return hits[:k]
+
+    def _ingredients(self) -> Ingredients:
+        with self._lock:
+            self._check_open()
+            if self._kit is None:
+                self._kit = Ingredients(self.gallery, self._models["text"], self.text_encoder, threads=self._threads)
+            return self._kit
 
     def _check_open(self) -> None:
         if self._closed:

@@ -251,7 +251,8 @@ def test_pseudo_tokens_are_those_of_the_network(network: tuple[Path, Float32s], 
     folder, matrix = network
     vectors = rng.standard_normal((3, 4)).astype(np.float32)
     found = InversionNetwork(Model.open(folder), "lincir", threads=1).invert(vectors)
-    assert (found.shape, found.dtype) == ((3, 2, 4), np.float32)
+    assert found.shape == (3, 2, 4)
+    assert found.dtype == np.float32
     np.testing.assert_allclose(found, (vectors @ matrix).reshape(3, 2, 4), atol=1e-6)
     with pytest.raises(FormatError, match=r"lincir\.onnx fails on embedding float32 \(1, 3\)"):
         InversionNetwork(Model.open(folder), "lincir").invert(vectors[:1, :3])

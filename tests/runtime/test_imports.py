@@ -122,7 +122,7 @@ def test_the_public_names_are_sorted_and_are_what_the_package_exposes() -> None:
     for name in pocketlens.__all__:
         assert callable(getattr(pocketlens, name))
     public = {name for name in vars(pocketlens) if not name.startswith("_")}
-    modules = {path.stem for path in RUNTIME.glob("*.py")}
+    modules = {path.stem for path in [*RUNTIME.glob("*.py"), *(path.parent for path in RUNTIME.glob("*/__init__.py"))]}
     assert public - modules - {"annotations", "import_module", "version", "TYPE_CHECKING"} == set()
 
 

@@ -1,0 +1,204 @@
+"""What methods of composing queries may ask of an opened bundle: encoders, networks, names and the gallery.
+
+Everything is opened when first asked for. Vectors of texts, prompts and pictures are remembered, so that moving a
+slider of a method costs no encoder pass.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from pathlib import Path
+
+import numpy as np
+
+from pocketlens._types import Float32s
+from pocketlens.concepts import Concepts, read_concepts
+from pocketlens.encoder import InversionNetwork, TextEncoder
+from pocketlens.errors import MissingPart
+from pocketlens.gallery import Gallery
+from pocketlens.index import MAX_K
+from pocketlens.model import Model, ModelManifest
+from pocketlens.picture import Picture
+
+CACHED = 256  # vectors; half a megabyte at 512 dimensions
+
+
+class Ingredients:
+    """The `compose.Kit` of a bundle. It may be used from several threads.
+
+    Args:
+        gallery: the opened gallery.
+        model: the model folder of the text tower, or None without one.
+        text_encoder: returns the opened text encoder; raises MissingPart without one.
+        threads: threads inside one run of a network; by default the usable cores, at most 4.
+    """
+
+    def __init__(
+        self, gallery: Gallery, model: Model | None, text_encoder: Callable[[], TextEncoder], *, threads: int | None
+    ) -> None:
+        self._gallery = gallery
+        self._model = model
+        self._text_encoder = text_encoder
+        self._threads = threads
+        self._lock = threading.Lock()
+        self._networks: dict[str, InversionNetwork] = {}
+        self._concepts: Concepts | None = None
+        self._cache = _Cache(CACHED)
+
+    @property
+    def mean(self) -> Float32s:
+        """Mean of the gallery's vectors, float32 (dim,), not of unit length."""
+        return self._gallery.mean
+
+    @property
+    def covariance(self) -> Float32s:
+        """Covariance of the gallery's vectors, float32 (dim, dim)."""
+        return self._gallery.covariance
+
+    @property
+    def concepts(self) -> Concepts:
+        """The model's vocabulary.
+
+        Raises:
+            MissingPart: it has none.
+            FormatError: the file is not what the manifest says (CorruptFile: it differs from its record).
+        """
+        with self._lock:
+            if self._concepts is None:
+                self._concepts = open_concepts(self._opened_model())
+            return self._concepts
+
+    def encode_texts(self, texts: list[str]) -> Float32s:
+        """Return unit vectors, float32 (n, dim); those that are not remembered are encoded in one run."""
+        return self._cache.rows([("text", text) for text in texts], lambda new: self._encode([texts[i] for i in new]))
+
+    def encode_prompts(self, prompts: list[str], pseudo_tokens: Float32s) -> Float32s:
+        """Return unit vectors, float32 (n, dim), of prompts in which `$` stands for pseudo-tokens, (p, token_dim).
+
+        Those that are not remembered are encoded in one run for each number of `$` in a prompt.
+        """
+        tokens = pseudo_tokens.tobytes()
+
+        def encode(new: list[int]) -> Float32s:
+            found: dict[int, Float32s] = {}
+            for places in sorted({prompts[i].count("$") for i in new}):
+                alike = [i for i in new if prompts[i].count("$") == places]
+                vectors = self._text_encoder().encode_prompts([prompts[i] for i in alike], pseudo_tokens)
+                found |= dict(zip(alike, vectors, strict=True))
+            return np.stack([found[i] for i in new])
+
+        return self._cache.rows([("prompt", prompt, tokens) for prompt in prompts], encode)
+
+    def invert(self, recipe: str, vector: Float32s) -> Float32s:
+        """Return pseudo-tokens, float32 (p, token_dim), of a unit vector, float32 (dim,).
+
+        Raises:
+            MissingPart: the model has no network of this recipe.
+            FormatError: the network is not what the manifest says (CorruptFile: it differs from its record).
+        """
+        with self._lock:
+            if recipe not in self._networks:
+                self._networks[recipe] = InversionNetwork(self._opened_model(), recipe, threads=self._threads)
+            network = self._networks[recipe]
+        pseudo_tokens: Float32s = network.invert(vector[np.newaxis].astype(np.float32))[0]
+        return pseudo_tokens
+
+    def nearest(self, vector: Float32s, count: int) -> Float32s:
+        """Return the gallery's vectors nearest to a vector, float32 (at most count, dim), best first."""
+        matches = self._gallery.index.search(vector[np.newaxis], k=min(count, MAX_K))
+        return self._gallery.index.vectors(matches.rows[0, : int(matches.counts[0])])
+
+    def encode_picture(self, picture: Picture, encode: Callable[[], Float32s]) -> Float32s:
+        """Return a picture's unit vector, float32 (dim,): the remembered one of these bytes, or what `encode` gives."""
+        content = _content(picture)
+        if content is None:
+            return encode()
+        key = ("picture", hashlib.sha256(content).digest())
+        rows = self._cache.rows([key], lambda _: encode()[np.newaxis])
+        return np.asarray(rows[0])
+
+    def _encode(self, texts: list[str]) -> Float32s:
+        return self._text_encoder().encode(texts)
+
+    def _opened_model(self) -> Model:
+        if self._model is None:
+            raise MissingPart("this bundle has no text tower, so it has neither names nor inversion networks")
+        return self._model
+
+
+def open_concepts(model: Model) -> Concepts:
+    """Return a model's vocabulary.
+
+    Raises:
+        MissingPart: it has none.
+        FormatError: the file is not what the manifest says (CorruptFile: it differs from its record).
+    """
+    spec = model.manifest.concepts
+    if spec is None:
+        raise MissingPart(
+            f"{model.path}: model {model.manifest.name} has no vocabulary (concepts.npz); make one with "
+            "pocketlens fit concepts"
+        )
+    return read_concepts(model.file(spec.file), model.manifest.space.dim)
+
+
+def has_need(manifest: ModelManifest | None, need: str) -> bool:
+    """Return whether a text tower's folder has what a method needs: "concepts" or "inversion/<recipe>"."""
+    if manifest is None or not manifest.can_read:
+        return False
+    if need == "concepts":
+        return manifest.concepts is not None
+    return need.removeprefix("inversion/") in manifest.inversion
+
+
+def measured_figures(manifest: ModelManifest | None) -> dict[str, float]:
+    """Return the mAP@10 of each method by name, as model.json's `composed_<method>_map_at_10` says.
+
+    Where the folder was quantized and not measured again, the figure of the float32 folder stands.
+    """
+    if manifest is None:
+        return {}
+    start, end = "composed_", "_map_at_10"
+    found: dict[str, float] = {}
+    for prefix in (f"float_{start}", start):
+        for name, value in manifest.quality.items():
+            if name.startswith(prefix) and name.endswith(end):
+                found[name.removeprefix(prefix).removesuffix(end).replace("_", "-")] = value
+    return found
+
+
+class _Cache:
+    """Vectors by key; the one used least recently goes first."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._lock = threading.Lock()
+        self._vectors: OrderedDict[Hashable, Float32s] = OrderedDict()
+
+    def rows(self, keys: list[tuple[Hashable, ...]], make: Callable[[list[int]], Float32s]) -> Float32s:
+        """Return a vector for each key, float32 (n, dim); `make` gets the places of the new ones and returns theirs."""
+        with self._lock:
+            known = {key: self._vectors[key] for key in keys if key in self._vectors}
+        new = [place for place, key in enumerate(keys) if key not in known and key not in keys[:place]]
+        if new:
+            known |= {keys[place]: vector for place, vector in zip(new, make(new), strict=True)}
+        with self._lock:
+            for key in keys:
+                self._vectors[key] = known[key]
+                self._vectors.move_to_end(key)
+            while len(self._vectors) > self._size:
+                self._vectors.popitem(last=False)
+        return np.stack([known[key] for key in keys])
+
+
+def _content(picture: Picture) -> bytes | None:
+    """Return a picture's bytes; None of a PIL image, and of a file that cannot be read: the encoder says why."""
+    if isinstance(picture, bytes):
+        return picture
+    try:
+        return Path(picture).read_bytes() if isinstance(picture, str | Path) else None
+    except (OSError, ValueError):
+        return None
