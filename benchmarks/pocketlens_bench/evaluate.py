@@ -49,13 +49,14 @@ def evaluate(
     runs = _measure_all(evaluation, chosen, parameters or {}, on_progress)
     if task.captions and any(method.name == "text" for method in chosen):
         runs.append(evaluation.measure_captions())
+    count, gaps = len(evaluation.examples), evaluation.gaps
     if not task.has_answers:
-        return Results(task, evaluation.gaps, tuple(Summary(run, {}, {}, {}) for run in runs), (), skipped)
+        return Results(task, count, gaps, tuple(Summary(run, {}, {}, {}) for run in runs), (), skipped)
     judge = Judge(task.metrics, by_family=task.by_family)
     plain = tuple(judge.summarise(run) for run in runs if run.level is None)
     judge = Judge((*task.metrics, *task.negative_metrics), by_family=False)
     negative = tuple(judge.summarise(run) for run in runs if run.level is not None)
-    return Results(task, evaluation.gaps, plain, negative, skipped)
+    return Results(task, count, gaps, plain, negative, skipped)
 
 
 def _measure_all(

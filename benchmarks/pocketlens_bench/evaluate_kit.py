@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
 from pocketlens._types import Float32s, Int64s
+from pocketlens.bundle import read_bundle
 from pocketlens.compose import Kit
 from pocketlens.concepts import Concepts
 from pocketlens.errors import MissingPart
+from pocketlens.ingredients import Ingredients
+from pocketlens.lens import Lens
+from pocketlens.model import Model
 
 _NEIGHBOURS = 100  # kept of every search, so that a sweep over their number searches once
 _BATCH = 64
@@ -76,6 +81,13 @@ class CachedKit:
         if len(self._nearest.get(key, ())) < min(count, len(self._rows)):
             self._nearest[key] = _best(self._rows @ vector, max(count, _NEIGHBOURS))
         return self._rows[self._nearest[key][:count]]
+
+
+def open_kit(bundle: Path, lens: Lens, *, threads: int | None = None) -> Ingredients:
+    """Return what methods may ask of a bundle, given its folder and the lens that opened it."""
+    sha256 = read_bundle(bundle).text
+    model = None if sha256 is None else Model.open(bundle / "text", manifest_sha256=sha256)
+    return Ingredients(lens.gallery, model, lens.text_encoder, threads=threads)
 
 
 def has_part(kit: Kit, need: str) -> bool:

@@ -25,7 +25,7 @@ def to_json(results: Results, lens: Lens, bundle: BundleManifest, threads: int |
         "protocol": task.protocol,
         "split": task.split,
         "queries": len(task.examples),
-        "evaluated": len(results.summaries[0].run.examples) if results.summaries else 0,
+        "answered": results.answered,
         "dropped": dict(gaps.dropped),
         "missing_pictures": list(gaps.missing),
         "unreadable_pictures": dict(gaps.unreadable),
@@ -89,10 +89,10 @@ def to_text(results: Results) -> str:
 
 def _heading(results: Results) -> str:
     task = results.task
-    return (
-        f"{task.protocol} {task.split}: {len(task.examples) - len(results.gaps.dropped)} queries of "
-        f"{len(task.examples)}; figures in per cent, the first with its 95 % interval"
-    )
+    figures = "figures in per cent, the first with its 95 % interval"
+    if not task.has_answers:
+        figures = "the test server has the answers, so there are no figures"
+    return f"{task.protocol} {task.split}: {results.answered} queries of {len(task.examples)}; {figures}"
 
 
 def _methods_table(results: Results) -> str:

@@ -46,6 +46,7 @@ class Results:
 
     Attributes:
         task: what was answered.
+        answered: how many of its examples were answered.
         gaps: what could not be.
         summaries: of the examples without a negative part, by method.
         negative: of those with one: every method at every level.
@@ -53,6 +54,7 @@ class Results:
     """
 
     task: Task
+    answered: int
     gaps: Gaps
     summaries: tuple[Summary, ...]
     negative: tuple[Summary, ...]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -41,7 +42,7 @@ def read_task(protocol: Protocol, folder: Path, split: str | None = None) -> Tas
 
     Raises:
         BadQuery: the protocol has no such split.
-        FormatError: a file is missing or wrong, or holds no query of the split.
+        FormatError: a file is missing or wrong, holds no query of the split, or two queries have one id.
     """
     name = protocol.splits[0] if split is None else split
     if name not in protocol.splits:
@@ -49,4 +50,9 @@ def read_task(protocol: Protocol, folder: Path, split: str | None = None) -> Tas
     task = protocol.read(folder, name)
     if not task.examples:
         raise FormatError(f"{folder}: no query of the split {name} of {protocol.name}")
+    ids = Counter(example.id for example in task.examples)
+    if len(ids) < len(task.examples):
+        raise FormatError(
+            f"{folder}: {protocol.name} {name} has several queries with the id {ids.most_common(1)[0][0]}"
+        )
     return task

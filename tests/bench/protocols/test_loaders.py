@@ -229,3 +229,10 @@ def test_unknown_protocols_splits_and_empty_splits_are_refused(tmp_path: Path) -
         task_of("emojicir", tmp_path / "emoji", "validation")
     with pytest.raises(FormatError, match="is not a folder"):
         read_task(PROTOCOLS["cirr"], tmp_path / "nowhere")
+
+
+def test_two_queries_of_one_id_are_refused(tmp_path: Path) -> None:
+    folder = WRITERS["cirr"](tmp_path)
+    edited(folder / "captions/cap.rc2.val.json", [1, "pairid"], 12060)
+    with pytest.raises(FormatError, match="several queries with the id 12060"):
+        read_task(PROTOCOLS["cirr"], folder)

@@ -1,0 +1,210 @@
+"""The command `pocketlens eval`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pocketlens.cli import printable
+from pocketlens.errors import BadQuery
+from pocketlens.files import write_file
+from pocketlens_bench.protocols import PROTOCOLS, find_protocol, read_task
+from pocketlens_bench.protocols.submission import SERVERS, write_submission
+from pocketlens_bench.protocols.task import Protocol, Task
+
+if TYPE_CHECKING:
+    from pocketlens.compose.method import Value
+    from pocketlens_bench.evaluate_results import Results
+    from pocketlens_bench.evaluate_task import Progress
+
+_PATH = click.Path(path_type=Path)
+_FILES = "\n\n".join(
+    "\n".join(
+        [
+            "\b",  # click: keep the lines as they are
+            f"{protocol.name}, splits {', '.join(protocol.splits)}",
+            *(f"  {file}" for file in protocol.files.split("; ")),
+        ]
+    )
+    for protocol in PROTOCOLS.values()
+)
+_HELP = f"""Answer the queries of PROTOCOL with composition methods, and print what was found.
+
+The bundle's gallery is what is searched: make it of the protocol's pictures with `pocketlens index PICTURES --out B`.
+Pictures that it lacks are counted and named. Ranking is exhaustive and exact; the statistics that methods use are those
+of the whole gallery, also where a protocol ranks a part of it. Intervals are 95 % percentile intervals
+of 1,000 bootstrap resamples of groups of queries that share a picture or a concept.
+
+Example: pocketlens eval emojicir --bundle B --data emojicir --methods sum,product --set slerp.text_share=0.7
+
+Each protocol reads its official files from DIR:
+
+{_FILES}
+"""
+
+
+@click.command(name="eval", help=_HELP, short_help="Measure composed queries on a benchmark.")
+@click.argument("protocol", type=click.Choice(tuple(PROTOCOLS)))
+@click.option("--bundle", required=True, type=_PATH, help="A bundle of the protocol's pictures, with both towers.")
+@click.option("--data", required=True, type=_PATH, metavar="DIR", help="The protocol's annotation files.")
+@click.option("--pictures", type=_PATH, help="The folder that was indexed; by default as listed above, inside DIR.")
+@click.option("--methods", default="all", show_default=True, help="Names with commas between, or all that can be used.")
+@click.option("--split", help="By default the first of those listed above.")
+@click.option(
+    "--set", "settings", multiple=True, metavar="METHOD.PARAM=VALUE", help="A method's parameter; repeatable."
+)
+@click.option("--limit", type=click.IntRange(1), help="So many queries only, spread evenly.")
+@click.option("--threads", type=click.IntRange(1, 64), help="Threads of the encoders; by default the cores, at most 4.")
+@click.option("--out", type=_PATH, help="Write the results to this JSON file.")
+@click.option("--plot", type=_PATH, help="Draw the results to this SVG file: methods by families.")
+@click.option("--submission", type=_PATH, metavar="DIR", help="Write files for the test server of CIRR or CIRCO.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON: no times, no absolute paths.")
+def evaluate(
+    protocol: str,
+    bundle: Path,
+    data: Path,
+    pictures: Path | None,
+    methods: str,
+    split: str | None,
+    settings: Sequence[str],
+    limit: int | None,
+    threads: int | None,
+    out: Path | None,
+    plot: Path | None,
+    submission: Path | None,
+    as_json: bool,
+) -> None:
+    """Run the command."""
+    from pocketlens.bundle import read_bundle
+    from pocketlens.lens import open_lens
+    from pocketlens_bench.evaluate import evaluate as evaluate_methods
+    from pocketlens_bench.evaluate_kit import open_kit
+    from pocketlens_bench.evaluate_report import to_json
+
+    found = find_protocol(protocol)
+    names = None if methods == "all" else [name.strip() for name in methods.split(",")]
+    values = parse_settings(settings, names)
+    task = read_task(found, data, split)
+    _check_use(task, submission, plot)
+    with open_lens(bundle, threads=threads) as lens, _progress() as on_progress:
+        results = evaluate_methods(
+            task,
+            lens,
+            open_kit(bundle, lens, threads=threads),
+            names,
+            pictures=_folders(found, data, pictures),
+            parameters=values,
+            limit=limit,
+            on_progress=on_progress,
+        )
+        report = to_json(results, lens, read_bundle(bundle), threads)
+    _write(results, report, out=out, plot=plot, submission=submission)
+    _print(results, report, as_json=as_json)
+
+
+def _write(
+    results: Results, report: dict[str, Any], *, out: Path | None, plot: Path | None, submission: Path | None
+) -> None:
+    if out is not None:
+        write_file(out, _dump(report).encode())
+    if plot is not None:
+        from pocketlens_bench.evaluate_plots import draw
+
+        write_file(plot, draw(results))
+    if submission is not None:
+        submission.mkdir(parents=True, exist_ok=True)
+        for summary in results.summaries:
+            run = summary.run
+            by_id = {example.id: ranking for example, ranking in zip(run.examples, run.rankings, strict=True)}
+            for path in write_submission(submission, results.task.protocol, run.method, by_id):
+                click.echo(f"wrote {printable(str(path))}", err=True)
+
+
+def _print(results: Results, report: dict[str, Any], *, as_json: bool) -> None:
+    from pocketlens_bench.evaluate_report import to_text
+
+    if as_json:
+        click.echo(_dump(report), nl=False)
+        return
+    for line in to_text(results).split("\n"):
+        click.echo(printable(line))
+
+
+def _dump(report: dict[str, Any]) -> str:
+    return json.dumps(report, indent=2, allow_nan=False) + "\n"
+
+
+def _check_use(task: Task, submission: Path | None, plot: Path | None) -> None:
+    if submission is not None and task.protocol not in SERVERS:
+        raise BadQuery(f"--submission is for {' and '.join(SERVERS)}; {task.protocol} has no test server")
+    if task.has_answers:
+        return
+    if task.protocol not in SERVERS:
+        raise BadQuery(f"{task.protocol} {task.split} has no answers, so nothing can be measured; choose another split")
+    if submission is None or plot is not None:
+        raise BadQuery(
+            f"{task.protocol} {task.split} has no answers, so there are no figures: give --submission DIR and no --plot"
+        )
+
+
+def _folders(protocol: Protocol, data: Path, pictures: Path | None) -> list[Path]:
+    return [pictures] if pictures is not None else [data / folder for folder in protocol.pictures]
+
+
+def parse_settings(settings: Sequence[str], names: Sequence[str] | None) -> dict[str, dict[str, Value]]:
+    """Return values by method and parameter of settings like `slerp.text_share=0.7`.
+
+    Raises:
+        BadQuery: a setting has another form, or its method or parameter is unknown or is not evaluated.
+    """
+    from pocketlens.compose import check_values, find_method
+
+    values: dict[str, dict[str, Value]] = {}
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        name, dot, parameter = key.partition(".")
+        if not (equals and dot and name and parameter):
+            raise BadQuery(f"--set {setting!r}, expected METHOD.PARAM=VALUE")
+        method = find_method(name)
+        if names is not None and name not in names:
+            raise BadQuery(f"--set {setting!r}: the method {name} is not evaluated; --methods are {', '.join(names)}")
+        values.setdefault(name, {})[parameter] = _number_or_text(text)
+        check_values(method, values[name])
+    return values
+
+
+def _number_or_text(text: str) -> Value:
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+@contextmanager
+def _progress() -> Iterator[Progress]:
+    """Yield a callback that draws a bar with an ETA on stderr for every stage; silent where it is no terminal."""
+    if not sys.stderr.isatty():  # click would still print the label
+        yield lambda what, done, of: None
+        return
+    with ExitStack() as stage:
+        bar: Any = None
+        drawn = ("", 0)
+
+        def show(what: str, done: int, of: int) -> None:
+            nonlocal bar, drawn
+            if what != drawn[0]:
+                stage.close()  # the stage before is over
+                steps = max(1, of // 1_000)
+                bar = click.progressbar(length=of, label=what, file=sys.stderr, show_pos=True, update_min_steps=steps)
+                stage.enter_context(bar)
+                drawn = (what, 0)
+            bar.update(done - drawn[1])
+            drawn = (what, done)
+
+        yield show

@@ -1,0 +1,146 @@
+"""`pocketlens eval` end to end: every protocol, with the model that ships."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from pocketlens.errors import BadQuery, PocketlensError
+from pocketlens_bench.evaluate_cli import evaluate, parse_settings
+from pocketlens_bench.protocols import PROTOCOLS
+from tests.bench.protocols.conftest import Folders
+
+
+def call(arguments: Sequence[str | Path]) -> Result:
+    return CliRunner().invoke(evaluate, [str(argument) for argument in arguments])
+
+
+def run(folders: tuple[Path, Path], protocol: str, *options: str | Path) -> Result:
+    data, bundle = folders
+    result = call([protocol, "--bundle", bundle, "--data", data, "--threads", "1", *options])
+    assert result.exception is None, result.exception
+    return result
+
+
+def refused(folders: tuple[Path, Path], protocol: str, *options: str | Path) -> str:
+    data, bundle = folders
+    result = call([protocol, "--bundle", bundle, "--data", data, *options])
+    assert isinstance(result.exception, PocketlensError), result.output
+    return str(result.exception)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_every_protocol_from_files_to_table_json_and_plot(protocol: str, shipped: Folders, tmp_path: Path) -> None:
+    methods = "text" if PROTOCOLS[protocol].name in ("flickr30k", "coco") else "image,text,sum,product,weicom"
+    out, plot = tmp_path / "results.json", tmp_path / "plot.svg"
+    options: list[str | Path] = ["--methods", methods, "--out", out, "--plot", plot]
+    printed = run(shipped(protocol), protocol, "--json", *options).stdout
+    report: dict[str, Any] = json.loads(printed)
+    assert out.read_text() == printed
+    names = [method["method"] for method in report["methods"]]
+    assert names == [*methods.split(","), *(["picture to text"] if methods == "text" else [])]
+    assert report["protocol"] == protocol
+    assert (report["dropped"], report["missing_pictures"], report["skipped"]) == ({}, [], {})
+    assert 0 < report["answered"] <= report["queries"]
+    for method in report["methods"]:
+        for figure in method["figures"].values():
+            assert 0 <= figure["low"] <= figure["value"] <= figure["high"] <= 100
+    assert report["threads"] == 1
+    assert all(re.fullmatch("[0-9a-f]{64}", digest) for digest in report["data_sha256"].values())
+    assert re.fullmatch("[0-9a-f]{64}", report["bundle"]["gallery_sha256"])
+    assert plot.read_text().startswith("<?xml")
+    table = run(shipped(protocol), protocol, "--methods", methods).stdout
+    assert report["headline"] in table.splitlines()[2]
+    assert f"{report['methods'][0]['figures'][report['headline']]['value']:.2f}" in table
+    again = run(shipped(protocol), protocol, "--json", "--methods", methods, "--plot", tmp_path / "again.svg").stdout
+    assert again == printed  # nothing depends on time or chance
+    assert (tmp_path / "again.svg").read_bytes() == plot.read_bytes()
+
+
+def test_the_table_says_what_is_kept_left_out_and_needed(shipped: Folders) -> None:
+    table = run(shipped("emojicir"), "emojicir").stdout
+    assert "The reference picture stays in the ranking" in table
+    assert "mAP@10 by family" in table
+    assert re.search(r"not evaluated: .*pic2word.*: needs an inversion network", table)
+    assert re.search(r"off the vector +\d", table)
+
+
+@pytest.mark.parametrize(("protocol", "split"), [("cirr", "test1"), ("circo", "test")])
+def test_splits_without_answers_give_files_for_the_server(
+    protocol: str, split: str, shipped: Folders, tmp_path: Path
+) -> None:
+    folder = tmp_path / "server"
+    options: list[str | Path] = ["--split", split, "--methods", "sum,text", "--submission", folder]
+    printed = run(shipped(protocol), protocol, *options).stdout
+    assert "2 queries of 2; the test server has the answers" in printed
+    if protocol == "cirr":
+        recall = json.loads((folder / "cirr-sum-recall.json").read_text())
+        subset = json.loads((folder / "cirr-sum-recall_subset.json").read_text())
+        assert (recall.pop("version"), recall.pop("metric")) == ("rc2", "recall")
+        assert (subset.pop("version"), subset.pop("metric")) == ("rc2", "recall_subset")
+        assert list(recall) == list(subset) == ["12060", "12061"]
+        assert all(len(names) == 5 and "dev-1-0-red" not in names for names in recall.values())
+        assert all(len(names) == 3 and set(names) < set(recall["12060"]) for names in subset.values())
+        assert (folder / "cirr-text-recall.json").exists()
+    else:
+        answers = json.loads((folder / "circo-sum-test.json").read_text())
+        assert list(answers) == ["0", "1"]
+        assert all(sorted(ids) == [100, 101, 102, 103, 104, 105] for ids in answers.values())
+    message = refused(shipped(protocol), protocol, "--split", split)
+    assert "give --submission DIR" in message
+
+
+def test_settings_reach_the_methods(shipped: Folders) -> None:
+    options = ["--methods", "slerp,text", "--set", "slerp.text_share=1.0", "--json"]
+    slerp, text = json.loads(run(shipped("circo"), "circo", *options).stdout)["methods"]
+    assert slerp["parameters"]["text_share"] == 1.0
+    assert slerp["figures"] == text["figures"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("slerp.text_share", "expected METHOD.PARAM=VALUE"),
+        ("slerp=1", "expected METHOD.PARAM=VALUE"),
+        ("slurp.text_share=1", "slerp"),
+        ("slerp.text=1", "text_share"),
+        ("slerp.text_share=7", "from 0 to 1"),
+        ("slerp.text_share=much", "text_share is 'much'"),
+        ("sum.negative_level=word", "vector, score"),
+        ("product.negative_level=vector", "--methods are slerp, sum"),
+    ],
+)
+def test_wrong_settings_are_named(setting: str, message: str) -> None:
+    with pytest.raises(BadQuery, match=message):
+        parse_settings([setting], ["slerp", "sum"])
+
+
+def test_several_settings_of_a_method_add_up() -> None:
+    settings = ["sum.negative_level=vector", "sum.negative_strength=0.5"]
+    assert parse_settings(settings, None) == {"sum": {"negative_level": "vector", "negative_strength": 0.5}}
+
+
+def test_bad_input_is_named(shipped: Folders, tmp_path: Path) -> None:
+    assert "no test server" in refused(shipped("emojicir"), "emojicir", "--submission", tmp_path)
+    assert "split is 'nope'" in refused(shipped("cirr"), "cirr", "--split", "nope")
+    assert "'nope'" in refused(shipped("cirr"), "cirr", "--methods", "nope")
+    data, bundle = shipped("cirr")
+    assert "split.rc2.val.json" in refused((tmp_path, bundle), "cirr")
+    assert "expected a pocketlens-bundle" in refused((data, tmp_path), "cirr")
+    wrong = call(["nope", "--bundle", bundle, "--data", data])
+    assert wrong.exit_code == 2
+    assert "emojicir" in wrong.output
+
+
+def test_help_says_which_files_are_expected_where() -> None:
+    help = call(["--help"]).output
+    for text in ("cap.rc2.SPLIT.json", "queries.jsonl", "image_info_unlabeled2017.json", "dataset_flickr30k.json"):
+        assert text in help
+    assert "captions_val2017.json" in help
+    assert max(map(len, help.splitlines())) <= 110
