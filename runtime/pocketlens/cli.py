@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import io
 import json
-import re
 import signal
 import sys
+from contextlib import suppress
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import FrameType
@@ -16,9 +16,9 @@ import click
 
 from pocketlens import __version__
 from pocketlens.errors import MissingPart, PocketlensError
+from pocketlens.show import printable as printable
 
 _GROUP = "pocketlens.commands"
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _THREADS = "Threads; by default the cores, at most 4, to encode, and 1 to search."
 
 
@@ -58,36 +58,97 @@ def _explain(error: ModuleNotFoundError, command: str | None) -> Exception:
 def cli() -> None:
     """Find pictures by text or picture, on this device, offline.
 
-    Start with: pocketlens index PICTURES --out BUNDLE, then: pocketlens search BUNDLE "a red bicycle"
+    Start with: pocketlens index PICTURES --out BUNDLE, then: pocketlens search BUNDLE "a red bicycle", or with a
+    picture: pocketlens search BUNDLE "./me.jpg + at night"
     """
 
 
-@cli.command(short_help="Find pictures by text, picture or both.")
+@cli.command(short_help="Find pictures by text, by picture, or by a picture as a text says.")
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.argument("text", required=False)
-@click.option("--image", type=click.Path(path_type=Path), help="A picture to look for; with TEXT, their sum.")
+@click.argument("expression", required=False)
+@click.option("--text", metavar="TEXT", help="A text to look for, taken as it stands.")
+@click.option("--image", type=click.Path(path_type=Path), help="A picture to look for.")
+@click.option("--negative", multiple=True, metavar="TEXT", help="What is not wanted; may be repeated.")
+@click.option("--method", default="auto", show_default=True, help="How to compose; see pocketlens methods.")
+@click.option("--set", "values", multiple=True, metavar="NAME=VALUE", help="A parameter of the method; repeatable.")
 @click.option("-k", default=10, show_default=True, type=click.IntRange(1, 1_000), help="How many hits.")
 @click.option("--threads", type=click.IntRange(1, 64), help=_THREADS)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: no times, no absolute paths.")
-def search(bundle: Path, text: str | None, image: Path | None, k: int, threads: int | None, as_json: bool) -> None:
-    """Print the pictures of BUNDLE nearest to TEXT, to a picture, or to both.
+def search(
+    bundle: Path,
+    expression: str | None,
+    text: str | None,
+    image: Path | None,
+    negative: tuple[str, ...],
+    method: str,
+    values: tuple[str, ...],
+    k: int,
+    threads: int | None,
+    as_json: bool,
+) -> None:
+    """Print the pictures of BUNDLE nearest to what is asked for.
+
+    \b
+    EXPRESSION is a text, the path of a picture, or several of them joined:
+      pocketlens search B "a red bicycle"
+      pocketlens search B "./me.jpg + 2:at night - people"
+      pocketlens search B --image me.jpg --text "at night" --negative people
+      pocketlens search B "./me.jpg + as a toy" --method slerp --set text_share=0.7
+    + and - stand between spaces, a number and a colon are a weight, and a part
+    that starts with ./, ../, / or ~/ is a picture.
 
     Paths are relative to the folder that was indexed. The cosine is the similarity, -1 to 1; z tells by how many
     standard deviations a picture stands out from the gallery for this query.
-    """
+    """  # noqa: D301  # click takes the escape itself
+    if expression is None and text is None and image is None:
+        raise click.UsageError("give an EXPRESSION, a --text TEXT or an --image PATH")
+    parameters = dict(_read_value(value) for value in values)
     from pocketlens.lens import open_lens
+    from pocketlens.parts import parse_expression, read_part
+    from pocketlens.show import hits_heading, hits_table, hits_values
 
-    if text is None and image is None:
-        raise click.UsageError("give a TEXT, an --image PATH, or both")
+    parts = [] if expression is None else parse_expression(expression, existing=True)
+    parts += [] if image is None else [read_part("--image", "image", image)]
+    parts += [] if text is None else [read_part("--text", "text", text)]
+    parts += [read_part("--negative", "text", each, -1.0) for each in negative]
     with open_lens(bundle, threads=threads) as lens:
-        hits = lens.search(text=text, image=image, k=k)
+        hits = lens.search(parts=parts, method=method, parameters=parameters, k=k)
     if as_json:
-        rounded = [{"id": h.id, "uri": h.uri, "cosine": round(h.cosine, 4), "z": round(h.z, 2)} for h in hits]
-        _print_json({"hits": rounded})
+        _print_json(hits_values(hits))
         return
-    click.echo("rank  cosine      z  picture")
-    for rank, hit in enumerate(hits, start=1):
-        click.echo(f"{rank:4}  {hit.cosine:6.3f}  {hit.z:5.2f}  {printable(hit.id)}")
+    for line in hits_heading(hits) if len(parts) > 1 or method != "auto" else []:
+        click.echo(line, err=True)
+    for line in hits_table(hits):
+        click.echo(line)
+
+
+@cli.command(short_help="List the ways to compose a picture and a text.")
+@click.argument("bundle", type=click.Path(path_type=Path), required=False)
+@click.option("--method", metavar="NAME", help="Print the formula, source and parameters of this one.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def methods(bundle: Path | None, method: str | None, as_json: bool) -> None:
+    """List every method that pocketlens search --method takes: what it does, the texts it encodes, what it needs.
+
+    With BUNDLE (or a model's folder or name): whether it can be used there, and its mAP@10 where it was measured.
+
+    \b
+      pocketlens methods my-bundle
+      pocketlens methods --method slerp
+    """  # noqa: D301
+    from pocketlens.compose import METHODS, find_method, missing
+    from pocketlens.ingredients import has_need, measured_figures
+    from pocketlens.inspect import text_manifest
+    from pocketlens.show import method_lines, methods_table, methods_values
+
+    chosen = METHODS if method is None else {method: find_method(method)}
+    manifest = None if bundle is None else text_manifest(_folder(bundle))
+    lacks = None if bundle is None else lambda one: missing(one, lambda need: has_need(manifest, need))
+    values = methods_values(chosen, lacks, measured_figures(manifest))
+    if as_json:
+        _print_json({"methods": values})
+        return
+    for line in methods_table(values) if method is None else method_lines(values[0]):
+        click.echo(line)
 
 
 @cli.command(short_help="Print what a folder says of itself.")
@@ -134,6 +195,15 @@ def bench(bundle: Path, runs: int, threads: int | None, as_json: bool) -> None:
         click.echo(table(measured))
 
 
+def _read_value(given: str) -> tuple[str, float | str]:
+    name, equals, value = given.partition("=")
+    if not name or not equals:
+        raise click.UsageError(f"--set is {given!r}, expected NAME=VALUE")
+    with suppress(ValueError):
+        return name, float(value)
+    return name, value
+
+
 def _folder(path: Path) -> Path:
     from pocketlens.model import shipped_models
 
@@ -155,11 +225,6 @@ def _print_tree(value: dict[str, Any], indent: str = "") -> None:
         else:
             shown = "-" if item in (None, {}) else printable(str(item))
             click.echo(f"{indent}{printable(key):{width}} {shown}")
-
-
-def printable(text: str) -> str:
-    """Return a text from outside with its control characters escaped, so that it stays on its line."""
-    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def _show(error: click.ClickException) -> None:

@@ -12,9 +12,11 @@ import numpy as np
 
 from pocketlens import bundle, gallery, model
 from pocketlens._types import Float32s
-from pocketlens.encoder import ImageEncoder, TextEncoder, TextGraph
+from pocketlens.codes import to_units
+from pocketlens.encoder import ImageEncoder, InversionNetwork, TextEncoder, TextGraph
 from pocketlens.errors import CorruptFile, FormatError
 from pocketlens.files import check_file, read_arrays
+from pocketlens.ingredients import open_concepts
 
 
 def describe(path: Path) -> dict[str, Any]:
@@ -32,6 +34,23 @@ def describe(path: Path) -> dict[str, Any]:
     parts = [name for name in ("gallery", "text", "image") if getattr(manifest, name) is not None]
     described: dict[str, Any] = {"kind": kind, **dataclasses.asdict(manifest)}
     return {**described, **{part: describe(path / part) for part in parts}}
+
+
+def text_manifest(path: Path) -> model.ModelManifest | None:
+    """Return what a bundle's text tower, or a model folder, says of itself; None for a bundle without a text tower.
+
+    Raises:
+        FormatError: the folder is neither, or its manifest is wrong (CorruptFile: it differs from its record).
+    """
+    kind = kind_of(path)
+    if kind == "gallery":
+        raise FormatError(f"{path} is a gallery, expected a bundle or a model folder")
+    if kind == "model":
+        return model.Model.open(path).manifest
+    manifest = bundle.read_bundle(path)
+    if manifest.text is None:
+        return None
+    return model.Model.open(path / "text", manifest_sha256=manifest.text).manifest
 
 
 def kind_of(path: Path) -> str:
@@ -99,7 +118,27 @@ def _verify_model(opened: model.Model) -> list[str]:
         lines.append(_replay_text(opened, manifest.text))
     if manifest.image is not None:
         lines.append(_replay_image(opened, manifest.image))
+    lines += [_try_inversion(opened, recipe) for recipe in manifest.inversion]
+    if manifest.concepts is not None:
+        lines.append(_check_concepts(opened, manifest.concepts))
     return lines
+
+
+def _try_inversion(opened: model.Model, recipe: str) -> str:
+    """Run a network on one vector: there are no reference values, for training does not leave any."""
+    network = InversionNetwork(opened, recipe)
+    vector = to_units(np.random.default_rng(0).standard_normal((1, opened.manifest.space.dim)).astype(np.float32))
+    found = network.invert(vector)
+    if not np.isfinite(found).all():
+        raise FormatError(f"{opened.path / network.spec.file} gives NaN or infinity for a unit vector")
+    return f"{opened.path}: inversion network {recipe} gives {network.spec.tokens} pseudo-token(s)"
+
+
+def _check_concepts(opened: model.Model, spec: model.Vocabulary) -> str:
+    concepts = open_concepts(opened)
+    if len(concepts.names) != spec.count:
+        raise FormatError(f"{opened.path / spec.file} holds {len(concepts.names)} names, expected {spec.count}")
+    return f"{opened.path}: {spec.count} names"
 
 
 def _replay_image(opened: model.Model, spec: model.PictureSpec) -> str:

@@ -71,22 +71,27 @@ def shorthand(text: str | None, image: Picture | None, negative: str | Sequence[
     unwanted = [negative] if isinstance(negative, str) else [] if negative is None else negative
     if not isinstance(unwanted, list | tuple):
         raise BadQuery(f"negative must be a str or a list of them, found {type(unwanted).__name__}")
-    found = [] if image is None else [_checked("the image", "image", image, 1.0)]
-    found += [] if text is None else [_checked("the text", "text", text, 1.0)]
+    found = [] if image is None else [read_part("the image", "image", image, 1.0)]
+    found += [] if text is None else [read_part("the text", "text", text, 1.0)]
     names = ["negative"] if isinstance(negative, str) else [f"negative[{number}]" for number in range(len(unwanted))]
-    found += [_checked(name, "text", value, -1.0) for name, value in zip(names, unwanted, strict=True)]
+    found += [read_part(name, "text", value, -1.0) for name, value in zip(names, unwanted, strict=True)]
     if not found:
         raise BadQuery("a query needs a text, an image or both; found neither")
     return check_wanted(found)
 
 
-def parse_expression(expression: str) -> list[Part]:
+def parse_expression(expression: str, *, existing: bool = False) -> list[Part]:
     """Return the parts of an expression such as "./me.jpg + 2:at night - people".
 
-    A part that starts with ./, ../, / or ~/ is the path of a picture; its file is not looked at here.
+    A part that starts with ./, ../, / or ~/ is the path of a picture.
+
+    Args:
+        expression: as a user typed it.
+        existing: refuse a path where there is nothing.
 
     Raises:
-        BadQuery: a part is empty, a weight is out of range, or nothing is wanted; the expression is shown.
+        BadQuery: a part is empty, a weight is out of range, nothing is wanted, or a path leads nowhere; the expression
+            is shown.
     """
     if not expression.strip():
         raise BadQuery("the expression is empty, expected a text or the path of a picture")
@@ -95,7 +100,10 @@ def parse_expression(expression: str) -> list[Part]:
     if first.strip() or not rest:
         signed.insert(0, ("+", first))
     try:
-        return check_wanted([_parse_part(sign, part.strip()) for sign, part in signed])
+        parts = check_wanted([_parse_part(sign, part.strip()) for sign, part in signed])
+        if existing:
+            _check_paths(parts)
+        return parts
     except BadQuery as error:
         raise BadQuery(f"{readable(expression)!r}: {error}") from None
 
@@ -113,16 +121,12 @@ def check_wanted(parts: list[Part]) -> list[Part]:
     return parts
 
 
-def _read_part(where: str, given: Any) -> Part:
-    if isinstance(given, Part):
-        return _checked(where, given.kind, given.value, given.weight)
-    if not isinstance(given, tuple | list) or len(given) not in (2, 3):
-        found = f"{len(given)} values" if isinstance(given, tuple | list) else type(given).__name__
-        raise BadQuery(f"{where} is {found}, expected {_EXPECTED}")
-    return _checked(where, *given)
+def read_part(where: str, kind: Any, value: Any, weight: Any = 1.0) -> Part:
+    """Return a part, checked; `where` names it in errors.
 
-
-def _checked(where: str, kind: Any, value: Any, weight: Any = 1.0) -> Part:
+    Raises:
+        BadQuery: it is of another kind, type or weight, or is an empty text.
+    """
     if kind not in ("text", "image"):
         raise BadQuery(f'{where} is of kind {kind!r}, expected "text" or "image"')
     if kind == "text" and not isinstance(value, str):
@@ -142,6 +146,15 @@ def _checked(where: str, kind: Any, value: Any, weight: Any = 1.0) -> Part:
     return Part(kind, value, number)
 
 
+def _read_part(where: str, given: Any) -> Part:
+    if isinstance(given, Part):
+        return read_part(where, given.kind, given.value, given.weight)
+    if not isinstance(given, tuple | list) or len(given) not in (2, 3):
+        found = f"{len(given)} values" if isinstance(given, tuple | list) else type(given).__name__
+        raise BadQuery(f"{where} is {found}, expected {_EXPECTED}")
+    return read_part(where, *given)
+
+
 def _parse_part(sign: str, part: str) -> Part:
     weight = _WEIGHT.match(part)
     value = part[weight.end() :].strip() if weight else part
@@ -151,8 +164,17 @@ def _parse_part(sign: str, part: str) -> Part:
     amount = float(f"{sign}{weight[1]}" if weight else f"{sign}1")
     where = f"part {part!r}"
     if value.startswith(PATH_STARTS):
-        return _checked(where, "image", _path(value), amount)
-    return _checked(where, "text", value, amount)
+        return read_part(where, "image", _path(value), amount)
+    return read_part(where, "text", value, amount)
+
+
+def _check_paths(parts: Sequence[Part]) -> None:
+    for part in parts:
+        if isinstance(part.value, Path) and not part.value.exists():
+            raise BadQuery(
+                f"there is no file {part.value}; a part that starts with {', '.join(PATH_STARTS)} is the path of a "
+                "picture (on the command line, --text takes a text as it stands)"
+            )
 
 
 def _path(value: str) -> Path:

@@ -20,8 +20,9 @@ from PIL import Image
 
 import pocketlens
 from pocketlens import cli
+from pocketlens.compose import METHODS
 from pocketlens.index import MAX_K
-from tests.folders import edit_json, flip, sign, sign_bundle
+from tests.folders import add_inversion, edit_json, flip, sign, sign_bundle
 
 
 class Result(NamedTuple):
@@ -85,7 +86,7 @@ def test_the_same_query_prints_the_same_bytes_without_paths_or_times(run: Run, b
     assert first == second
     assert first.code == 0
     hits = json.loads(first.out)["hits"]
-    assert [sorted(hit) for hit in hits] == [["cosine", "id", "uri", "z"]] * 5
+    assert [sorted(hit) for hit in hits] == [["cosine", "id", "score", "uri", "z"]] * 5
     with pocketlens.open(bundle) as lens:
         expected = lens.search(text="a red", image=pictures / "blue.png")
     assert [hit["id"] for hit in hits] == [hit.id for hit in expected]
@@ -102,7 +103,7 @@ def test_search_by_picture_alone(run: Run, bundle: Path, pictures: Path) -> None
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "give a TEXT, an --image PATH, or both (see pocketlens search --help)"),
+        ([], "give an EXPRESSION, a --text TEXT or an --image PATH (see pocketlens search --help)"),
         (
             ["red", "-k", "0"],
             "Invalid value for '-k': 0 is not in the range 1<=x<=1000. (see pocketlens search --help)",
@@ -136,7 +137,110 @@ def test_a_query_that_cannot_be_encoded_is_one_line_and_exit_code_1(
     assert failed(
         run("search", bundle, "--image", pictures), f"{pictures}: cannot be read as a picture: Is a directory"
     )
-    assert failed(run("search", bundle, "x" * 70_000), "a text query may have 65536 characters, found 70000")
+
+
+def test_an_expression_is_its_parts(run: Run, bundle: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(pictures)
+    found = run("search", bundle, "./red.png + 2:a green - blue", "--json")
+    with pocketlens.open(bundle) as lens:
+        expected = lens.search(parts=[("image", "red.png"), ("text", "a green", 2.0), ("text", "blue", -1.0)])
+    assert (found.code, found.err) == (0, "")
+    told = json.loads(found.out)
+    assert [hit["id"] for hit in told["hits"]] == [hit.id for hit in expected]
+    assert (told["method"], told["why"], told["names"]) == (expected.method, expected.why, [])
+    assert told["parameters"] == expected.parameters
+    assert [hit["score"] for hit in told["hits"]] == [pytest.approx(hit.score, rel=1e-4) for hit in expected]
+    same = run("search", bundle, "./red.png", "--text", "a green", "--negative", "blue", "--json")
+    assert json.loads(same.out)["method"] == told["method"]
+    options = ("--image", "red.png", "--text", "a green", "--negative", "blue")
+    assert run("search", bundle, *options, "--json") == same
+
+
+def test_the_method_and_its_parameters_can_be_chosen(run: Run, bundle: Path, pictures: Path) -> None:
+    query = ("search", bundle, f"{pictures / 'red.png'} + green")
+    found = json.loads(run(*query, "--method", "slerp", "--set", "text_share=0.25", "--json").out)
+    assert (found["method"], found["parameters"], found["why"]) == ("slerp", {"text_share": 0.25}, "asked for")
+    told = run(*query, "--method", "product", "-k", 1)
+    assert told.err == "method: product (asked for)\n"
+    assert told.out.splitlines()[0].split() == ["rank", "score", "cosine", "z", "picture"]
+    level = json.loads(run(*query, "--negative", "blue", "--set", "negative_level=vector", "--json").out)
+    assert level["parameters"]["negative_level"] == "vector"
+    chosen = run(*query, "-k", 1)
+    assert chosen.err.startswith("method: weicom (none of the usable methods was measured")
+    assert failed(run(*query, "--method", "slerpp"), "there is no method 'slerpp' (did you mean slerp?)")
+    assert failed(run(*query, "--method", "slerp", "--set", "text_share=2"), "method slerp: text_share is 2, expected")
+    assert failed(
+        run(*query, "--method", "lincir"), "method lincir cannot be used with this bundle, which lacks an inv"
+    )
+    for wrong in ("text_share", "=1", ""):
+        assert failed(run(*query, "--set", wrong), f"--set is {wrong!r}, expected NAME=VALUE", code=2)
+
+
+def test_text_is_taken_as_it_stands(run: Run, bundle: Path) -> None:
+    for text in ("red + blue", "- red", "2:red", "./red.png"):
+        found = json.loads(run("search", bundle, f"--text={text}", "--json").out)
+        with pocketlens.open(bundle) as lens:
+            assert [hit["id"] for hit in found["hits"]] == [hit.id for hit in lens.search(text=text)]
+        assert found["method"] == "text"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["red + "], "'red + ': nothing stands after '+'"),
+        (["red + ./no.png"], "'red + ./no.png': there is no file no.png; a part that starts with ./, ../, /, ~/ is"),
+        (["red + 0:blue"], "'red + 0:blue': part '0:blue' has the weight 0, expected -100 to 100, but not 0"),
+        (["--text", " "], "--text is empty"),
+        (["red", "--negative", ""], "--negative is empty"),
+        (["red", "--method", "sum"], "method sum needs a picture, and the query wants none"),
+    ],
+)
+def test_a_wrong_query_is_one_line_and_exit_code_1(run: Run, bundle: Path, arguments: list[str], message: str) -> None:
+    assert failed(run("search", bundle, *arguments), message)
+
+
+# methods
+
+
+def test_all_methods_are_listed(run: Run) -> None:
+    result = run("methods")
+    assert (result.code, result.err) == (0, "")
+    heading, *lines = result.out.splitlines()
+    assert heading.split("  ")[0] == "method" and "usable" not in heading
+    assert [line.split()[0] for line in lines] == list(METHODS)
+    told = json.loads(run("methods", "--json").out)["methods"]
+    assert [method["name"] for method in told] == list(METHODS)
+    assert told[0]["formula"] == METHODS[told[0]["name"]].formula
+    slerp = next(method for method in told if method["name"] == "slerp")
+    assert slerp["parameters"]["text_share"].items() >= {"default": 0.8, "least": 0.0, "most": 1.0}.items()
+
+
+def test_methods_of_a_bundle_say_whether_they_can_be_used(run: Run, own: Path) -> None:
+    add_inversion(own / "text", "lincir")
+    edit_json(own / "text" / "model.json", quality={"composed_pdv_lincir_map_at_10": 0.1834})
+    sign_bundle(own)
+    result = run("methods", own)
+    rows = {line.split()[0]: line for line in result.out.splitlines()}
+    assert re.search(r"  yes     0\.183   ", rows["pdv-lincir"])
+    assert re.search(r"  yes     -       ", rows["slerp"])
+    assert re.search(r"  no      -       ", rows["freedom"])
+    told = {method["name"]: method for method in json.loads(run("methods", own, "--json").out)["methods"]}
+    assert (told["pdv-lincir"]["missing"], told["pdv-lincir"]["map_at_10"]) == ([], 0.1834)
+    assert "pocketlens fit concepts" in told["freedom"]["missing"][0]
+    assert run("methods", own / "text").out == result.out
+    assert run("methods", "lens-base").code == 0
+
+
+def test_one_method_is_explained(run: Run, bundle: Path) -> None:
+    out = run("methods", "--method", "pdv-lincir").out
+    assert METHODS["pdv-lincir"].formula in out and METHODS["pdv-lincir"].source in out
+    for name, parameter in METHODS["pdv-lincir"].parameters.items():
+        assert f"    {name} = " in out and parameter.about in out
+    assert "    direction = fused (text, image, fused): " in out
+    assert "    image_strength = 1.2 (-2 to 4): " in out
+    assert "missing      an inversion network" in run("methods", bundle, "--method", "pdv-lincir").out
+    assert failed(run("methods", "--method", "x"), "there is no method 'x'")
+    assert failed(run("methods", bundle / "gallery"), f"{bundle / 'gallery'}")
 
 
 @pytest.mark.parametrize("command", ["search", "info", "verify", "bench"])
@@ -371,7 +475,7 @@ def test_the_installed_script_behaves_alike(bundle: Path, pictures: Path, tmp_pa
     assert call(*query) == call(*query)
     assert call(*query).code == 0
     assert failed(call("search", tmp_path / "none", "red"), f"{tmp_path}/none does not exist; expected a")
-    assert failed(call("search", bundle), "give a TEXT", code=2)
+    assert failed(call("search", bundle), "give an EXPRESSION", code=2)
     assert list(tmp_path.iterdir()) == []
 
 

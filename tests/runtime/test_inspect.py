@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import shutil
 import sqlite3
 from collections.abc import Callable
@@ -8,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 from pocketlens.errors import CorruptFile, FormatError
-from pocketlens.inspect import verify
-from tests.folders import edit_json, sign
+from pocketlens.inspect import describe, text_manifest, verify
+from tests.folders import add_concepts, add_inversion, edit_json, flip, sign
 
 
 @pytest.fixture
@@ -111,3 +113,46 @@ def test_items_that_do_not_fit_the_rows_or_cannot_be_read_are_refused(
     sign(gallery / "gallery.json")
     with pytest.raises(FormatError, match=rf"items\.sqlite: .*{message}"):
         verify(gallery)
+
+
+@pytest.fixture
+def composing(colours: Path, tmp_path: Path) -> Path:
+    """A model with a network and names that a test may change."""
+    folder = Path(shutil.copytree(colours, tmp_path / "composing"))
+    add_inversion(folder, "lincir", tokens=2)
+    add_concepts(folder, ["red", "green", "blue"], np.eye(3, 4, dtype=np.float32))
+    return folder
+
+
+def test_networks_and_names_are_verified_and_described(composing: Path) -> None:
+    lines = verify(composing)
+    assert lines[-2:] == [f"{composing}: inversion network lincir gives 2 pseudo-token(s)", f"{composing}: 3 names"]
+    described = describe(composing)
+    assert described["inversion"]["lincir"]["tokens"] == 2
+    assert described["concepts"] == {"file": "concepts.npz", "count": 3, "source": "by hand"}
+    manifest = text_manifest(composing)
+    assert manifest is not None and list(manifest.inversion) == ["lincir"]
+
+
+def test_a_network_that_gives_no_numbers_is_found(composing: Path) -> None:
+    path = composing / "inversion" / "lincir.onnx"
+    graph = onnx.load(str(path))
+    matrix = next(tensor for tensor in graph.graph.initializer if tensor.name == "matrix")
+    matrix.CopyFrom(onnx.numpy_helper.from_array(np.full((4, 8), np.nan, dtype=np.float32), "matrix"))
+    onnx.save(graph, str(path))
+    sign(composing / "model.json")
+    with pytest.raises(FormatError, match=r"lincir\.onnx gives NaN or infinity for a unit vector"):
+        verify(composing)
+
+
+def test_another_number_of_names_is_found(composing: Path) -> None:
+    edit_json(composing / "model.json", concepts__count=4)
+    with pytest.raises(FormatError, match=r"concepts\.npz holds 3 names, expected 4"):
+        verify(composing)
+
+
+@pytest.mark.parametrize("name", ["inversion/lincir.onnx", "inversion/lincir.md", "concepts.npz"])
+def test_a_damaged_file_of_a_network_or_of_names_is_found(composing: Path, name: str) -> None:
+    flip(composing / name, 3)
+    with pytest.raises(CorruptFile, match=f"{re.escape(name)} is damaged"):
+        verify(composing)
