@@ -64,8 +64,8 @@ def ask(lens: pocketlens.Lens, query: Mapping[str, Any]) -> Answer:
     """Return the answer to a query: text, image (a path below the pictures) or both, and what is expected."""
     text, image = query.get("text"), query.get("image")
     start = time.perf_counter()
-    hits = lens.search(text=text, image=PICTURES / image if image else None, k=SHOWN + 1)
-    hits = [hit for hit in hits if hit.id != image][:SHOWN]  # the picture itself is no answer
+    found = lens.search(text=text, image=PICTURES / image if image else None, k=SHOWN + 1)
+    hits = [hit for hit in found if hit.id != image][:SHOWN]  # the picture itself is no answer
     return Answer(text, image, query["expected"], hits, (time.perf_counter() - start) * 1e3)
 
 

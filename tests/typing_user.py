@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import pocketlens
-from pocketlens import BadImage, BadQuery, CorruptFile, FormatError, Hit, Lens, Model, PocketlensError
+from pocketlens import BadImage, BadQuery, CorruptFile, FormatError, Hit, Hits, Lens, Model, PocketlensError
 
 
 def search(bundle: str, picture: Image.Image) -> list[tuple[str, float]]:
@@ -21,6 +21,12 @@ def search(bundle: str, picture: Image.Image) -> list[tuple[str, float]]:
         hits += lens.search(text="at night", image=picture)
         vector: NDArray[np.float32] = lens.encode(text="at night", image="me.jpg")
         hits += lens.search_vector(vector, k=3)
+        hits += lens.search(parts=[("image", Path("me.jpg"), 1.0), ("text", "at night", 2.0), ("text", "people", -0.5)])
+        composed: Hits = lens.search(
+            text="at night", image="me.jpg", negative=["people"], method="slerp", parameters={"text_share": 0.7}
+        )
+        explained: tuple[str, str, tuple[tuple[str, float], ...]] = (composed.method, composed.why, composed.names)
+        print(explained, composed.parameters, composed[0].score)
         both: bool = lens.has_tower("text") and lens.has_tower("image")
         assert both
     return [(hit.id, hit.cosine) for hit in hits]

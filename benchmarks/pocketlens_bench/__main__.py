@@ -11,7 +11,7 @@ import click
 
 from pocketlens.errors import PocketlensError
 
-SCRIPTS = ("imports", "codes", "draft", "latency", "quantization", "cold_start", "crossover")
+SCRIPTS = ("imports", "codes", "draft", "latency", "quantization", "cold_start", "crossover", "fusion")
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
 

@@ -18,7 +18,7 @@ from pocketlens_bench.measure import RESULTS, ROOT, Row, read_report
 from pocketlens_bench.plots import write_plots
 
 Results = dict[str, dict[str, Any]]
-ORDER = ("cold_start", "latency", "quantization", "codes", "crossover", "draft", "imports")
+ORDER = ("cold_start", "latency", "quantization", "codes", "crossover", "fusion", "draft", "imports")
 _MEASUREMENTS = Path("docs") / "measurements.md"
 _TITLES = {
     "cold_start": "Cold start",
@@ -26,6 +26,7 @@ _TITLES = {
     "quantization": "Quantization",
     "codes": "Codes",
     "crossover": "Scan or graph",
+    "fusion": "Fused search over candidates",
     "draft": "Reduced JPEG decoding",
     "imports": "Imports and sizes",
 }
