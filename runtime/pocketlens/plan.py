@@ -90,6 +90,8 @@ def plan_query(
     def has(need: str) -> bool:
         return has_need(manifest, need)
 
+    if parameters is not None and not isinstance(parameters, Mapping):
+        raise BadQuery(f"parameters is of type {type(parameters).__name__}, expected values by name")
     image = np.zeros(0, dtype=np.float32) if any(part.kind == "image" and part.weight > 0 for part in parts) else None
     query = _query(parts, image)  # to choose by; the pictures are encoded later
     if name == AUTO:

@@ -223,6 +223,8 @@ RED, NIGHT = ("image", "red.png"), ("text", "at night")
         ({"text": "a", "parameters": {"text_share": 1}}, "method text: there is no parameter 'text_share'"),
         ({"text": "a", "image": "red.png", "k": 0}, "k is 0, expected an integer from 1 to 1000"),
         ({"text": "a", "image": "red.png", "k": 2.0}, r"k is 2\.0"),
+        ({"text": "a", "parameters": 3}, "parameters is of type int, expected values by name"),
+        ({"text": "a", "parameters": [("x", 1)]}, "parameters is of type list"),
         ({"parts": [NIGHT, RED], "method": None}, "there is no method None"),
     ],
 )
