@@ -44,27 +44,29 @@ def kit(gallery: Gallery) -> ArrayKit:
     return ArrayKit(gallery.index.vectors(), concepts, known)
 
 
-def composed(kit: ArrayKit, number: int, name: str, values: Mapping[str, Value], *, unwanted: bool) -> Composed:
+def composed(kit: ArrayKit, number: int, name: str, values: Mapping[str, Value], *, unwanted: str = "") -> Composed:
     query = Query(PICTURES[number], (Text(f"text {number}"),))
-    negative = Negative(TEXTS[QUERIES + number][np.newaxis], np.ones(1, dtype=np.float32)) if unwanted else None
+    vectors = {"text": TEXTS[QUERIES + number], "neighbour": kit.nearest(PICTURES[number], 3)[-1]}
+    negative = Negative(vectors[unwanted][np.newaxis], np.ones(1, dtype=np.float32)) if unwanted else None
     return compose(query, negative, kit, find_method(name), values)
 
 
 @pytest.mark.parametrize(
     ("name", "values", "unwanted"),
     [
-        ("product", {}, False),
-        ("centred-product", {}, False),
-        ("weicom", {}, False),
-        ("weicom", {"text_share": 0.9}, False),
-        ("basic", {"expansion": 0}, False),
-        ("sum", {"negative_level": "score"}, True),
-        ("product", {"negative_level": "score"}, True),
-        ("weicom", {"negative_level": "score"}, True),
+        ("product", {}, ""),
+        ("centred-product", {}, ""),
+        ("weicom", {}, ""),
+        ("weicom", {"text_share": 0.9}, ""),
+        ("basic", {"expansion": 0}, ""),
+        ("sum", {"negative_level": "score"}, "text"),
+        ("product", {"negative_level": "score"}, "text"),
+        ("weicom", {"negative_level": "score"}, "text"),
+        ("sum", {"negative_level": "score", "negative_strength": 2}, "neighbour"),  # what is wanted is unwanted too
     ],
 )
 def test_candidates_have_the_top_ten_of_all_rows(
-    gallery: Gallery, kit: ArrayKit, name: str, values: Mapping[str, Value], unwanted: bool
+    gallery: Gallery, kit: ArrayKit, name: str, values: Mapping[str, Value], unwanted: str
 ) -> None:
     queries = [composed(kit, number, name, values, unwanted=unwanted) for number in range(QUERIES)]
     same = [
@@ -76,7 +78,7 @@ def test_candidates_have_the_top_ten_of_all_rows(
 
 
 def test_the_product_equals_numpy(gallery: Gallery, kit: ArrayKit) -> None:
-    query = composed(kit, 3, "product", {}, unwanted=False)
+    query = composed(kit, 3, "product", {})
     found = search_fused(gallery, query, k=10)
     rows = gallery.index.vectors().astype(np.float64)
     cosines = np.stack([rows @ PICTURES[3].astype(np.float64), rows @ TEXTS[3].astype(np.float64)])
@@ -89,7 +91,7 @@ def test_the_product_equals_numpy(gallery: Gallery, kit: ArrayKit) -> None:
 
 
 def test_what_is_unwanted_counts_for_the_score_but_not_for_cosine_and_z(gallery: Gallery, kit: ArrayKit) -> None:
-    query = composed(kit, 5, "sum", {"negative_level": "score"}, unwanted=True)
+    query = composed(kit, 5, "sum", {"negative_level": "score"}, unwanted="text")
     found = search_fused(gallery, query, k=5)
     wanted = query.vectors[0].astype(np.float64)
     cosines = gallery.index.vectors(found.rows) @ wanted
@@ -123,7 +125,7 @@ def test_a_fuse_function_gets_rows_and_statistics(tmp_path: Path, rng: np.random
 def test_without_originals_the_codes_are_scored(tmp_path: Path, kit: ArrayKit, exhaustive: bool) -> None:
     vectors = clip_shaped.pictures(2_000)
     gallery = open_gallery(tmp_path / "g", vectors, rescore=False)
-    query = composed(kit, 0, "product", {}, unwanted=False)
+    query = composed(kit, 0, "product", {})
     found = search_fused(gallery, query, k=10, exhaustive=exhaustive)
     scores = np.maximum(query.vectors @ vectors.T, 0).prod(axis=0)
     assert len(set(found.rows.tolist()) & set(np.argsort(-scores)[:10].tolist())) >= 8
