@@ -231,6 +231,19 @@ def test_gradient_against_finite_differences(exported: Path, name: str) -> None:
         assert float(slope) == pytest.approx(float((start.grad * direction).sum()), rel=1e-6, abs=1e-8)
 
 
+@pytest.mark.parametrize("name", ["tiny", "bidirectional", "tiny-bert"])
+def test_shapes_stay_on_the_host_of_an_accelerator(exported: Path, name: str) -> None:
+    """The meta device holds no values: reading a shape from it fails, and so does mixing it with another device."""
+    opened = Model.open(exported / name)
+    spec = opened.manifest.text
+    assert spec is not None
+    meta = torch.device("meta")
+    model = Interpreter(onnx.load(str(exported / name / spec.file)), device=meta)
+    ids = torch.zeros((3, spec.context_length), dtype=torch.int64, device=meta)
+    found = model.run({"input_ids": ids, "pseudo_tokens": torch.zeros((3, 2, spec.token_dim), device=meta)})
+    assert found.device == meta and found.shape == (3, opened.manifest.space.dim)
+
+
 def test_tower_written_by_hand() -> None:
     """A tower whose pseudo-tokens are added, with a padding mask of infinities."""
     model = text_tower(outlier=3)
