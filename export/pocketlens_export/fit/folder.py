@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -30,7 +30,7 @@ from pocketlens_export.fit.recipe import Recipe, Setup
 from pocketlens_export.fit.report import Trained, write_report
 from pocketlens_export.fit.seal import copy_files, seal
 from pocketlens_export.fit.tower import TextTower
-from pocketlens_export.fit.training import Curve, Schedule, train
+from pocketlens_export.fit.training import Curve, Report, Schedule, train
 
 INVERSION = "inversion"
 
@@ -63,9 +63,7 @@ class Request:
     fresh: bool
 
 
-def fit_inversion(
-    request: Request, out: Path, *, replace: bool, progress: Progress, report: Callable[[int, int, float], None]
-) -> ModelManifest:
+def fit_inversion(request: Request, out: Path, *, replace: bool, progress: Progress, report: Report) -> ModelManifest:
     """Write a copy of `request.into` with the network, its report and its figures, and return its manifest.
 
     Raises:

@@ -27,6 +27,9 @@ from pocketlens.files import write_file
 from pocketlens_export.fit.batches import Batches
 from pocketlens_export.fit.recipe import Optimiser, Task
 
+Report = Callable[[int, int, float], None]
+"""Told after a step: the steps done, of how many, and the loss, smoothed."""
+
 _HELD_OUT_LOSSES = 20  # of a training, at least; each costs about as much as some steps
 _FADE = 0.98  # of the loss that is shown
 
@@ -77,7 +80,7 @@ def train(
     schedule: Schedule,
     checkpoint: Path,
     *,
-    report: Callable[[int, int, float], None] = lambda done, total, loss: None,
+    report: Report = lambda done, total, loss: None,
 ) -> Curve:
     """Train a task's network in place, from the checkpoint where there is one, and return the curve.
 
@@ -87,7 +90,7 @@ def train(
         task: what to train.
         schedule: for how long and how fast.
         checkpoint: file that is written while training and at the end; its folder exists.
-        report: told of the steps done, of all, and the loss, smoothed.
+        report: told after every step.
 
     Raises:
         FormatError: the checkpoint is none of this training.
@@ -96,26 +99,30 @@ def train(
     state = _State(task, schedule)
     if checkpoint.is_file():
         state.read(checkpoint)
-    batches = Batches(task.lengths, schedule.batch, seed=schedule.seed)
+    _run(state, Batches(task.lengths, schedule.batch, seed=schedule.seed), schedule, checkpoint, report)
+    state.measure(schedule.steps)
+    state.write(checkpoint)
+    return state.curve
+
+
+def _run(state: _State, batches: Batches, schedule: Schedule, checkpoint: Path, report: Report) -> None:
     every = max(schedule.steps // _HELD_OUT_LOSSES, 1)
     saved = time.monotonic()
-    shown = math.nan
+    shown, told = 0.0, 0
     with _stop_requests() as stop:
         while len(state.curve.losses) < schedule.steps:
             step = len(state.curve.losses)
             if step % every == 0:
                 state.measure(step)
             loss = state.step(batches, step)
-            shown = loss if math.isnan(shown) else _FADE * shown + (1 - _FADE) * loss
+            told += 1
+            shown += (loss - shown) * max(1 - _FADE, 1 / told)  # a mean at first
             report(step + 1, schedule.steps, shown)
             if stop or time.monotonic() - saved > schedule.checkpoint_seconds:
                 state.write(checkpoint)
                 saved = time.monotonic()
             if stop:
                 _leave(stop[0])
-    state.measure(schedule.steps)
-    state.write(checkpoint)
-    return state.curve
 
 
 class _State:

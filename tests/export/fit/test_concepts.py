@@ -92,9 +92,9 @@ def test_at_most_250_directions(rng: np.random.Generator) -> None:
 
 
 def test_codes_are_rounded_and_checked() -> None:
-    vectors = np.array([[0.6, -0.8, 0.0], [1.0, 0.001, 0.0]], dtype=np.float32)
+    vectors = np.array([[0.35, -0.8, 0.0], [1.0, 0.001, 0.0]], dtype=np.float32)
     codes, scales = to_scaled_codes(vectors)
-    assert codes.tolist() == [[95, -127, 0], [127, 0, 0]]
+    assert codes.tolist() == [[56, -127, 0], [127, 0, 0]]
     assert scales.tolist() == pytest.approx([0.8 / 127, 1 / 127])
     assert check_codes(vectors, codes, scales) > 0.9999
     with pytest.raises(Refused, match=r"mean cosine of 0\.\d+ to their vectors"):
