@@ -26,7 +26,7 @@ from emojicir.tables import HERE, PHRASINGS, read_tables
 
 LOG = logging.getLogger("emojicir")
 VERSION = 1
-COLUMNS = ("id", "concept", "vendor", "name", "base", "split")
+COLUMNS = ("id", "concept", "vendor", "name", "base", "split", "encoder")
 PICTURE_LICENCES = {
     "emoji-datasource-google": "Apache-2.0",
     "emoji-datasource-twitter": "CC-BY-4.0",
@@ -39,22 +39,28 @@ def _pictures_tsv(vendors: Mapping[str, Iterable[str]], concepts: Mapping[str, C
     rows = []
     for vendor, keys in vendors.items():
         for concept in (concepts[key] for key in keys):
-            row = (picture_id(vendor, concept.key), concept.key, vendor, concept.name, concept.base, concept.split)
-            rows.append("\t".join(row))
+            row = (concept.key, vendor, concept.name, concept.base, concept.split, concept.encoder)
+            rows.append("\t".join((picture_id(vendor, concept.key), *row)))
     return "\n".join(["\t".join(COLUMNS), *sorted(rows)]) + "\n"
 
 
 def counts(queries: Iterable[Query]) -> dict[str, dict[str, dict[str, int]]]:
-    """Return, by family and split, the numbers of queries, of cases (queries but for their phrasing) and of targets."""
+    """Return, by family and split, the numbers of queries, of cases (queries but for their phrasing) and of targets.
+
+    `unseen` and `unseen_targets` count those queries and targets of which lens-base was not trained on the base.
+    """
     found: dict[tuple[str, str], list[Query]] = {}
     for query in queries:
         found.setdefault((query.family, query.split), []).append(query)
     table: dict[str, dict[str, dict[str, int]]] = {}
     for (family, split), members in sorted(found.items()):
+        unseen = [query for query in members if not query.seen]
         table.setdefault(family, {})[split] = {
             "queries": len(members),
             "cases": len({query.id.rsplit("#", 1)[0] for query in members}),
             "targets": len({query.target for query in members}),
+            "unseen": len(unseen),
+            "unseen_targets": len({query.target for query in unseen}),
         }
     return table
 

@@ -17,6 +17,7 @@ class Case:
     family: str
     kind: str
     split: str
+    seen: bool
     reference: str
     target: str
     root: str
@@ -55,6 +56,7 @@ def positive_cases(edits: Iterable[Edit], gallery: Gallery, tables: Tables) -> I
                     family=edit.family,
                     kind=edit.family,
                     split=edit.target.split,
+                    seen=edit.target.seen,
                     reference=picture_id(vendor, edit.source.key),
                     target=edit.answer_key,
                     root=edit.target.root,

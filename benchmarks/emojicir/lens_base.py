@@ -1,6 +1,6 @@
 """Two modules of lens-base's recipe, loaded where they lie: what fetches its packages, and what split its training.
 
-They are not copied, so that the benchmark cannot disagree with the model about which concepts were trained on.
+They are not copied, so that benchmark and model cannot disagree about concepts, nor about which it was trained on.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ def _load(name: str) -> ModuleType:
 
 _SPLIT = _load("split")
 _split_of: Callable[[str], str] = _SPLIT.split_of
-_concept_of: Callable[[str], str] = _SPLIT.concept_of
+concept_of: Callable[[str], str] = _SPLIT.concept_of
 fingerprint: Callable[[list[tuple[str, str]]], str] = _SPLIT.fingerprint
 
 
 def split_of_label(label: str) -> str:
     """Return train, validation or test: where lens-base's recipe put the emoji that has this untoned label."""
-    return _split_of(_concept_of(label))
+    return _split_of(concept_of(label))
 
 
 def fetch(cache: Path) -> dict[str, tuple[str, str, Path]]:

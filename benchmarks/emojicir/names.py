@@ -1,7 +1,7 @@
 """From Unicode names to structure: which emoji are one concept but for skin tone, gender or hair.
 
 A concept is a code point sequence without variation selectors. What is shared by its genders is its stem ("running",
-"scientist", "person: red hair"); its root is the same emoji without a skin tone, and decides its split.
+"scientist", "person: red hair"); its root is the same emoji without a skin tone, and decides its splits.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from emojicir.lens_base import split_of_label
+from emojicir.split import TRAIN, part_of
 
 TONES = ("none", "light", "medium-light", "medium", "medium-dark", "dark")
 """Values of skin tone; a concept's `tone` is an index into it, or MIXED."""
@@ -55,7 +56,10 @@ _HAIR = re.compile(r": (red hair|curly hair|white hair|blond hair|bald|beard)$")
 
 @dataclass(frozen=True, slots=True)
 class Concept:
-    """An emoji: its name with all qualifiers, and what the name says. `gender` is "" where it has none."""
+    """An emoji: its name with all qualifiers, and what the name says. `gender` is "" where it has none.
+
+    `split` is EmojiCIR's, `encoder` the split in which lens-base had the untoned emoji.
+    """
 
     key: str
     name: str
@@ -64,11 +68,17 @@ class Concept:
     gender: str
     tone: int
     split: str
+    encoder: str
 
     @property
     def base(self) -> str:
         """The name without tone, gender and hair."""
         return _HAIR.sub("", self.stem)
+
+    @property
+    def seen(self) -> bool:
+        """Whether lens-base was trained on the untoned emoji."""
+        return self.encoder == TRAIN
 
 
 def key_of(hexcode: str) -> str:
@@ -111,11 +121,11 @@ def read_concepts(
     for row in rows:
         root, label = key_of(row["hexcode"]), row["label"]
         stem, gender = stem_of(label, labels)
-        split = split_of_label(label)
+        split, encoder = part_of(label), split_of_label(label)
         for key, name, tone in ((root, label, 0), *_toned(row)):
-            found[key] = Concept(key, name, root, stem, gender, tone, split)
+            found[key] = Concept(key, name, root, stem, gender, tone, split, encoder)
     for row in openmoji:
         key, label = key_of(row["hexcode"]), row["annotation"]
         if key not in found and not row["skintone"]:
-            found[key] = Concept(key, label, key, label, "", 0, split_of_label(label))
+            found[key] = Concept(key, label, key, label, "", 0, part_of(label), split_of_label(label))
     return found

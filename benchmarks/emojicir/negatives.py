@@ -41,7 +41,7 @@ def _group(
     tone_matters = family == TONE
     wanted = sorted(p for c in kept for p in gallery.answers(c, tone_matters=tone_matters))
     unwanted = sorted(p for c in out for p in gallery.answers(c, tone_matters=tone_matters))
-    if not unwanted or len({c.split for c in kept}) != 1:
+    if not unwanted or len({(c.split, c.seen) for c in kept}) != 1:
         return
     head = members[0]
     texts = plain_texts(head.name, gendered=bool(head.gender))
@@ -53,8 +53,8 @@ def _group(
             if answers:
                 target = f"{head.root}!{value}"
                 yield Case(
-                    FAMILY, f"not {family}", head.split, reference, target, head.root, texts, answers, negative,
-                    tuple(unwanted),
+                    FAMILY, f"not {family}", source.split, source.seen, reference, target, head.root, texts, answers,
+                    negative, tuple(unwanted),
                 )  # fmt: skip
 
 
@@ -89,7 +89,7 @@ def style_cases(gallery: Gallery, tables: Tables) -> Iterator[Case]:
                 answers = tuple(picture_id(v, concept.key) for v in others if v != vendor)
                 if vendor not in (style, OUTLINE) and answers:
                     yield Case(
-                        FAMILY, f"not {STYLE}", concept.split, picture_id(vendor, concept.key),
+                        FAMILY, f"not {STYLE}", concept.split, concept.seen, picture_id(vendor, concept.key),
                         f"{concept.key}!{style}", concept.root, texts, answers, tables.phrases[STYLE, style][NOUN],
                         (picture_id(style, concept.key),),
                     )  # fmt: skip
@@ -107,8 +107,8 @@ def contrast_cases(edits: Iterable[Edit], gallery: Gallery, tables: Tables) -> I
             unwanted = tuple(p for p in gallery.answers(edit.source) if p != reference)
             if answers and unwanted:
                 yield Case(
-                    FAMILY, f"not {edit.family}", edit.target.split, reference, edit.target.key, edit.target.root,
-                    tables.phrases[edit.family, edit.value], answers, negative, unwanted,
+                    FAMILY, f"not {edit.family}", edit.target.split, edit.target.seen, reference, edit.target.key,
+                    edit.target.root, tables.phrases[edit.family, edit.value], answers, negative, unwanted,
                 )  # fmt: skip
 
 

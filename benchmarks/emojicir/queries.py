@@ -30,6 +30,7 @@ class Query:
     id: str
     family: str
     split: str
+    seen: bool
     reference: str
     text: str
     phrasing: int
@@ -102,8 +103,8 @@ def choose(cases: Iterable[Case], totals: dict[str, int], *, seed: int = SEED) -
 def _queries_of(case: Case) -> Iterator[Query]:
     for phrasing, text in enumerate(case.texts):
         yield Query(
-            f"{case.name}#{phrasing}", case.family, case.split, case.reference, text, phrasing, case.target,
-            tuple(sorted(case.answers)), case.negative, tuple(sorted(case.unwanted)),
+            f"{case.name}#{phrasing}", case.family, case.split, case.seen, case.reference, text, phrasing,
+            case.target, tuple(sorted(case.answers)), case.negative, tuple(sorted(case.unwanted)),
         )  # fmt: skip
 
 

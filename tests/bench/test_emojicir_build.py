@@ -21,11 +21,12 @@ from emojicir.build import counts
 from emojicir.cases import Case, positive_cases
 from emojicir.families import Edit, edits
 from emojicir.gallery import Gallery
-from emojicir.lens_base import fingerprint, split_of_label
+from emojicir.lens_base import concept_of, fingerprint, split_of_label
 from emojicir.names import MIXED, Concept, key_of, read_concepts, stem_of
 from emojicir.negatives import negative_cases, plain_texts
 from emojicir.queries import PER_TARGET, build_queries, choose, shares
 from emojicir.render import write_vendor
+from emojicir.split import part_of
 from emojicir.tables import PHRASINGS, read_tables
 from emojicir.tones import true_tones
 
@@ -59,6 +60,7 @@ EMOJI = [
     _row("man cook", "1F468-200D-1F373", tones=True),
     _row("man: red hair", "1F468-200D-1F9B0", tones=True),
     _row("man: bald", "1F468-200D-1F9B2", tones=True),
+    _row("man: beard", "1F9D4-200D-2642-FE0F", tones=True),
     _row("man", "1F468", tones=True),
     _row("woman", "1F469", tones=True),
     _row("smirking face", "1F60F"),
@@ -133,7 +135,11 @@ def test_a_name_gives_stem_and_gender(label: str, stem: str, gender: str) -> Non
 
 def test_tones_share_root_and_split_with_the_untoned_emoji(gallery: Gallery) -> None:
     toned = _named(gallery, "scientist: tone 5")
-    assert (toned.root, toned.tone, toned.split) == ("1F9D1-200D-1F52C", 5, split_of_label("scientist"))
+    assert (toned.root, toned.tone) == ("1F9D1-200D-1F52C", 5)
+    # lens-base held the scientist back, EmojiCIR tests on it: sha256("emojicir/1:scientist") % 20 is 14 or more
+    assert (toned.split, toned.encoder, toned.seen) == ("test", "test", False)
+    plain = _named(gallery, "cook: tone 5")
+    assert (plain.split, plain.encoder, plain.seen) == ("train", "train", True)
     pair = {"label": "kiss: mixed", "hexcode": "1-2", "tone": [1, 2]}
     assert read_concepts([{"label": "kiss", "hexcode": "1", "skins": [pair]}])["0001-0002"].tone == MIXED
 
@@ -157,6 +163,7 @@ def test_the_answers_are_every_vendors_picture_of_the_target(gallery: Gallery, p
         ("gender", "man cook: tone 2", "woman cook: tone 2", "is a woman"),
         ("gender", "man", "woman", "is female"),
         ("hair", "man: red hair: tone 3", "man: bald: tone 3", "has no hair"),
+        ("hair", "man: beard: tone 3", "man: tone 3", "has no beard"),
         ("age", "man: tone 1", "baby: tone 1", "is an infant"),
         ("profession", "woman cook: tone 4", "woman scientist: tone 4", "works as a scientist"),
         ("cat-face", "smirking face", "cat with wry smile", "has the head of a cat"),
@@ -174,7 +181,9 @@ def test_each_family_leads_from_concept_to_concept(
 ) -> None:
     cases = [case for case in _between(positives, gallery, source, target) if case.family == family]
     assert {case.texts[0] for case in cases} == {text}
-    assert all(case.split == _named(gallery, target).split and case.reference not in case.answers for case in cases)
+    assert all(case.reference not in case.answers for case in cases)
+    wanted = _named(gallery, target)
+    assert {(case.split, case.seen) for case in cases} == {(wanted.split, wanted.seen)}
 
 
 def test_a_modification_keeps_gender_and_tone(gallery: Gallery, steps: list[Edit]) -> None:
@@ -346,9 +355,10 @@ def test_the_committed_files_have_the_stated_sha256(name: str) -> None:
 def test_there_are_enough_queries_of_every_family() -> None:
     cases = _grouped(lambda q: q["id"].rsplit("#", 1)[0])
     assert len(cases) >= 3000
+    assert sum(query["split"] == "test" for query in _queries()) >= 3000
     found = {(q["family"], q["split"]) for q in _queries()}
     assert {family for family, _ in found} == FAMILIES
-    assert {family for family, split in found if split == "test"} == FAMILIES
+    assert found == {(family, split) for family in FAMILIES for split in ("train", "validation", "test")}
     per_split = Counter((q["split"], q["family"]) for q in _queries())
     for split in ("train", "validation", "test"):
         share = {family: number for (part, family), number in per_split.items() if part == split}
@@ -357,12 +367,42 @@ def test_there_are_enough_queries_of_every_family() -> None:
     assert per_split["validation", "negative"] >= 200
 
 
-def test_no_target_is_of_another_split_of_lens_bases_training() -> None:
+def _base_labels(query: dict[str, Any], labels: dict[str, str]) -> set[str]:
+    """Return the untoned labels of a query's answers."""
+    roots = {re.sub("-1F3F[BCDEF](?![0-9A-F])", "", concept) for concept in _concepts_of(query)}
+    return {labels[root] for root in roots}
+
+
+def test_no_base_of_a_test_target_is_in_another_split() -> None:
+    labels = {picture["concept"]: picture["name"] for picture in _pictures().values()}
+    bases: dict[str, set[str]] = defaultdict(set)
+    for query in _queries():
+        named = _base_labels(query, labels)
+        assert {part_of(label) for label in named} == {query["split"]}
+        bases[query["split"]].update(map(concept_of, named))
+    assert not bases["test"] & (bases["train"] | bases["validation"])
+    assert not bases["validation"] & bases["train"]
+
+
+def test_seen_says_whether_lens_base_was_trained_on_the_target() -> None:
     labels = {picture["concept"]: picture["name"] for picture in _pictures().values()}
     for query in _queries():
-        for concept in _concepts_of(query):
-            root = "-".join(part for part in concept.split("-") if not re.fullmatch("1F3F[BCDEF]", part))
-            assert split_of_label(labels[root]) == query["split"]
+        assert {split_of_label(label) == "train" for label in _base_labels(query, labels)} == {query["seen"]}
+        assert {(_pictures()[a]["split"], _pictures()[a]["encoder"] == "train") for a in query["answers"]} == {
+            (query["split"], query["seen"])
+        }
+    found = {(query["split"], query["seen"]) for query in _queries()}
+    assert found == {(split, seen) for split in ("train", "validation", "test") for seen in (True, False)}
+
+
+def test_the_split_is_a_hash_of_the_concept() -> None:
+    """Worked out with sha256sum: the first 16 hex digits, modulo 20."""
+    assert [part_of(label) for label in ("cook", "woman cook", "scientist", "astronaut")] == [
+        "train", "train", "test", "validation",
+    ]  # fmt: skip
+    parts = Counter(part_of(label) for label in {p["base"] for p in _pictures().values()})
+    shares = {part: number / parts.total() for part, number in parts.items()}
+    assert shares == pytest.approx({"train": 0.55, "validation": 0.15, "test": 0.30}, abs=0.04)
 
 
 def test_splits_and_ids_are_those_stated() -> None:
@@ -418,8 +458,10 @@ def test_references_are_of_all_vendors() -> None:
 def test_the_readme_counts_what_is_committed() -> None:
     readme = (HERE / "README.md").read_text(encoding="utf-8")
     for family, splits in _summary()["counts"].items():
-        cells = [splits.get(split, {"queries": 0, "targets": 0}) for split in ("train", "validation", "test")]
-        row = " | ".join([family, *(f"{cell['queries']:,} / {cell['targets']:,}" for cell in cells)])
+        cells = [splits[split] for split in ("train", "validation", "test")]
+        numbers = [f"{cell['queries']:,} / {cell['targets']:,}" for cell in cells]
+        unseen = [f"{cell['unseen']:,} / {cell['unseen_targets']:,}" for cell in cells[1:]]
+        row = " | ".join([family, *numbers, *unseen])
         assert f"| {row} |" in readme
     assert f"all {len(_pictures()):,} pictures" in readme
     assert all(f"{package['name']} {package['version']}" in readme for package in _summary()["packages"])
@@ -435,3 +477,6 @@ def test_counts_are_of_queries_cases_and_targets(gallery: Gallery) -> None:
     for (family, split), number in Counter((q["family"], q["split"]) for q in _queries()).items():
         real[family][split] = number
     assert stated == real
+    unseen = Counter((q["family"], q["split"]) for q in _queries() if not q["seen"])
+    found = {(f, s): cell["unseen"] for f, parts in _summary()["counts"].items() for s, cell in parts.items()}
+    assert found == {key: unseen[key] for key in found}
