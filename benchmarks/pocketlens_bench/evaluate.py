@@ -51,7 +51,7 @@ def evaluate(
         runs.append(evaluation.measure_captions())
     count, gaps = len(evaluation.examples), evaluation.gaps
     if not task.has_answers:
-        return Results(task, count, gaps, tuple(Summary(run, {}, {}, {}) for run in runs), (), skipped)
+        return Results(task, count, gaps, tuple(Summary(run, {}, {}, {}, {}, {}) for run in runs), (), skipped)
     judge = Judge(task.metrics, by_family=task.by_family)
     plain = tuple(judge.summarise(run) for run in runs if run.level is None)
     judge = Judge((*task.metrics, *task.negative_metrics), by_family=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -62,13 +62,18 @@ def _summary_json(summary: Summary) -> dict[str, Any]:
         "queries": len(run.examples),
         "failed": dict(run.failed),
         "figures": {name: _figure_json(figure) for name, figure in summary.whole.items()},
-        "families": {
-            family: {
-                "queries": summary.sizes[family],
-                "figures": {name: _figure_json(figure) for name, figure in figures.items()},
-            }
-            for family, figures in summary.families.items()
-        },
+        "families": _parts_json(summary.families, summary.sizes),
+        "strata": _parts_json(summary.strata, summary.stratum_sizes),
+    }
+
+
+def _parts_json(parts: Mapping[str, Mapping[str, Figure]], sizes: Mapping[str, int]) -> dict[str, Any]:
+    return {
+        part: {
+            "queries": sizes[part],
+            "figures": {name: _figure_json(figure) for name, figure in figures.items()},
+        }
+        for part, figures in parts.items()
     }
 
 
@@ -80,7 +85,7 @@ def to_text(results: Results) -> str:
     """Return the tables and what a reader of them must know."""
     parts = [_heading(results)]
     if results.summaries and results.summaries[0].whole:
-        parts += [_methods_table(results), _families_table(results)]
+        parts += [_methods_table(results), _families_table(results), _strata_table(results)]
     if results.negative:
         parts.append(_negative_table(results))
     parts += [_gaps(results), *results.task.notes]
@@ -114,6 +119,20 @@ def _families_table(results: Results) -> str:
     for summary in results.summaries:
         figures = (summary.families.get(family, {}).get(results.headline) for family in families)
         rows.append([summary.run.method, *("" if figure is None else f"{figure.value:.1f}" for figure in figures)])
+    return _table(rows)
+
+
+def _strata_table(results: Results) -> str:
+    strata, name = results.strata, results.headline
+    if not strata:
+        return ""
+    sizes = {stratum: size for summary in results.summaries for stratum, size in summary.stratum_sizes.items()}
+    rows = [["method", *(cell for stratum in strata for cell in (f"{stratum} {name}", "interval"))]]
+    rows.append(["queries", *(cell for stratum in strata for cell in (str(sizes[stratum]), ""))])
+    for summary in results.summaries:
+        figures = [summary.strata.get(stratum, {}).get(name) for stratum in strata]
+        cells = [("", "") if figure is None else (f"{figure.value:.2f}", _interval(figure)) for figure in figures]
+        rows.append([summary.run.method, *(cell for pair in cells for cell in pair)])
     return _table(rows)
 
 

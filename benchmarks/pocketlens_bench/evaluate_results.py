@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,12 +32,16 @@ class Summary:
         whole: by metric.
         families: by family, then by metric.
         sizes: examples of each family.
+        strata: by stratum, then by metric; a mean over examples.
+        stratum_sizes: examples of each stratum.
     """
 
     run: Run
     whole: Mapping[str, Figure]
     families: Mapping[str, Mapping[str, Figure]]
     sizes: Mapping[str, int]
+    strata: Mapping[str, Mapping[str, Figure]]
+    stratum_sizes: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +74,11 @@ class Results:
         """The families of the examples without a negative part, in the task's order."""
         return tuple(dict.fromkeys(family for summary in self.summaries for family in summary.sizes))
 
+    @property
+    def strata(self) -> tuple[str, ...]:
+        """The strata of the examples without a negative part, sorted."""
+        return tuple(sorted({stratum for summary in self.summaries for stratum in summary.strata}))
+
 
 class Judge:
     """Turns runs over the same examples into figures; all runs see the same resamples.
@@ -92,23 +101,31 @@ class Judge:
                 for example, ranking in zip(run.examples, run.rankings, strict=True)
             ]
         )  # (examples, metrics)
+        families = self._parts(values, run.examples, lambda example: example.families)
+        strata = self._parts(
+            values, run.examples, lambda example: () if example.stratum is None else (example.stratum,)
+        )
+        weighed = [example.families[0] for example in run.examples] if self._by_family else None
+        whole = self._figures(values, run.examples, weighed)
+        return Summary(run, whole, *families, *strata)
+
+    def _parts(
+        self, values: NDArray[np.float64], examples: Sequence[Example], names: Callable[[Example], Sequence[str]]
+    ) -> tuple[dict[str, dict[str, Figure]], dict[str, int]]:
+        """Return figures and size of each part of the examples; an example is in those that `names` gives."""
         rows: dict[str, list[int]] = {}
-        for row, example in enumerate(run.examples):
-            for family in example.families:
-                rows.setdefault(family, []).append(row)
-        families = {
-            family: self._figures(values[of], [run.examples[row] for row in of], None) for family, of in rows.items()
-        }
-        strata = [example.families[0] for example in run.examples] if self._by_family else None
-        whole = self._figures(values, run.examples, strata)
-        return Summary(run, whole, families, {family: len(of) for family, of in rows.items()})
+        for row, example in enumerate(examples):
+            for name in names(example):
+                rows.setdefault(name, []).append(row)
+        figures = {name: self._figures(values[of], [examples[row] for row in of], None) for name, of in rows.items()}
+        return figures, {name: len(of) for name, of in rows.items()}
 
     def _figures(
-        self, values: NDArray[np.float64], examples: Sequence[Example], strata: Sequence[str] | None
+        self, values: NDArray[np.float64], examples: Sequence[Example], families: Sequence[str] | None
     ) -> dict[str, Figure]:
         key = tuple(example.id for example in examples)
         if key not in self._draws:
-            self._draws[key] = Bootstrap([example.group for example in examples], families=strata)
+            self._draws[key] = Bootstrap([example.group for example in examples], families=families)
         draws = self._draws[key]
         estimates, (lows, highs) = draws.mean(values), draws.intervals(values)
         return {

@@ -35,6 +35,14 @@ class Record:
         """Return a field that is a string or null."""
         return None if self._fields.get(name, "") is None else self.text(name)
 
+    def truth(self, name: str) -> bool:
+        """Return a field that is true or false."""
+        value = self._fields.get(name)
+        if not isinstance(value, bool):
+            found = f"{name} is {_shown(value)}" if name in self._fields else f"field {name!r} is missing"
+            raise FormatError(f"{self._where}: {found}, expected true or false")
+        return value
+
     def integer(self, name: str) -> int:
         """Return a field that is an integer."""
         return int(self._field(name, int, "an integer"))

@@ -41,6 +41,7 @@ class Example:
         excluded: taken out of the ranking.
         negative: what is not wanted, in words.
         unwanted: pictures that show it.
+        stratum: a part of the examples for which the headline is given besides, such as "unseen"; None: no such part.
     """
 
     id: str
@@ -55,6 +56,7 @@ class Example:
     excluded: frozenset[str] = frozenset()
     negative: str | None = None
     unwanted: frozenset[str] = frozenset()
+    stratum: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

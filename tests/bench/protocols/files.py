@@ -29,10 +29,12 @@ def write_picture(path: Path, colour: str) -> None:
 
 
 def write_emojicir(folder: Path) -> Path:
-    rows = ["id\tconcept\tvendor\tname\tbase\tsplit"]
+    rows = ["id\tconcept\tvendor\tname\tbase\tsplit\tencoder"]
     for vendor in ("a", "b"):
         for colour in COLOURS:
-            rows.append(f"{vendor}/{colour}.png\t{colour}\t{vendor}\ta {colour} thing\tbase {colour}\ttest")
+            encoder = "validation" if colour == "blue" else "train"
+            row = (f"{vendor}/{colour}.png", colour, vendor, f"a {colour} thing", f"base {colour}", "test", encoder)
+            rows.append("\t".join(row))
             write_picture(folder / "pictures" / vendor / f"{colour}.png", colour)
     folder.mkdir(exist_ok=True)
     (folder / "pictures.tsv").write_text("\n".join(rows) + "\n")
@@ -61,7 +63,7 @@ def _emoji_query(
     return {
         "id": id, "family": family, "split": "test", "reference": reference, "text": text, "phrasing": 0,
         "target": target, "answers": answers or [f"{vendor}/{target}.png" for vendor in ("a", "b")],
-        "negative": negative, "unwanted": unwanted or [],
+        "negative": negative, "unwanted": unwanted or [], "seen": not target.startswith("blue"),
     }  # fmt: skip
 
 

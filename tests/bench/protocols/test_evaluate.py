@@ -73,6 +73,9 @@ def test_emojicir_by_hand(coloured: Folders) -> None:
     assert figures(summary)["R@5"] == 100.0
     assert {name: round(f["mAP@10"].value, 2) for name, f in summary.families.items()} == {"hue": 75.0, "light": 100.0}
     assert summary.sizes == {"hue": 2, "light": 1}
+    assert {name: round(f["mAP@10"].value, 2) for name, f in summary.strata.items()} == {"seen": 100.0, "unseen": 50.0}
+    assert summary.stratum_sizes == {"seen": 2, "unseen": 1}
+    assert summary.strata["unseen"]["mAP@10"].low == summary.strata["unseen"]["mAP@10"].high  # a single base
 
 
 def test_the_reference_stays_in_emojicir_and_leaves_cirr(coloured: Folders) -> None:

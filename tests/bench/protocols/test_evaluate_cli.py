@@ -46,6 +46,8 @@ def test_every_protocol_from_files_to_table_json_and_plot(protocol: str, shipped
     names = [method["method"] for method in report["methods"]]
     assert names == [*methods.split(","), *(["picture to text"] if methods == "text" else [])]
     assert report["protocol"] == protocol
+    strata = {name: part["queries"] for name, part in report["methods"][0]["strata"].items()}
+    assert strata == ({"seen": 2, "unseen": 1} if protocol == "emojicir" else {})
     assert (report["dropped"], report["missing_pictures"], report["skipped"]) == ({}, [], {})
     assert 0 < report["answered"] <= report["queries"]
     for method in report["methods"]:
@@ -67,6 +69,7 @@ def test_the_table_says_what_is_kept_left_out_and_needed(shipped: Folders) -> No
     table = run(shipped("emojicir"), "emojicir").stdout
     assert "The reference picture stays in the ranking" in table
     assert "mAP@10 by family" in table
+    assert re.search(r"\nmethod +seen mAP@10 +interval +unseen mAP@10 +interval\nqueries +2 +1\n", table)
     assert re.search(r"not evaluated: .*pic2word.*: needs an inversion network", table)
     assert re.search(r"off the vector +\d", table)
 

@@ -27,6 +27,7 @@ def test_emojicir_keeps_the_split_and_groups_by_the_base_concept(tmp_path: Path)
     assert first.answers == {"a/green.png", "b/green.png"}
     assert (first.group, second.group) == ("base green", "base blue")
     assert second.answers == {"b/blue.png"}
+    assert [example.stratum for example in task.examples] == ["seen", "unseen", "seen", "seen"]
     assert not first.excluded  # the reference is a distractor
     assert (negative.negative, negative.families) == ("red", ("negative",))
     assert negative.unwanted == {"a/red.png"}
@@ -196,6 +197,8 @@ def test_a_wrong_field_is_named(
         ({"answers": ["a/red.png", "gone"]}, "query q1 names the picture 'gone'"),
         ({"answers": []}, "at least 1 strings"),
         ({"negative": 3}, "negative is 3"),
+        ({"seen": "yes"}, 'seen is "yes", expected true or false'),
+        ({"seen": False}, "query q1 has seen False, but pictures.tsv does not say so"),
         ({"text": None}, "text is null, expected a string"),
     ],
 )
@@ -208,6 +211,13 @@ def test_a_wrong_emoji_query_is_named(change: dict[str, Any], message: str, tmp_
         read_task(PROTOCOLS["emojicir"], folder)
 
 
+def test_an_emoji_query_must_say_whether_its_target_was_seen(tmp_path: Path) -> None:
+    path = WRITERS["emojicir"](tmp_path) / "queries.jsonl"
+    path.write_text(path.read_text().replace('"seen"', '"known"', 1))
+    with pytest.raises(FormatError, match="field 'seen' is missing, expected true or false"):
+        read_task(PROTOCOLS["emojicir"], tmp_path)
+
+
 def test_a_wrong_table_is_named(tmp_path: Path) -> None:
     folder = WRITERS["emojicir"](tmp_path)
     path = folder / "pictures.tsv"
@@ -215,8 +225,14 @@ def test_a_wrong_table_is_named(tmp_path: Path) -> None:
     path.write_text(table.replace("base\t", "root\t", 1))
     with pytest.raises(FormatError, match="expected also 'base'"):
         read_task(PROTOCOLS["emojicir"], folder)
+    path.write_text(table.replace("\tencoder", "\tmodel", 1))
+    with pytest.raises(FormatError, match="expected also 'encoder'"):
+        read_task(PROTOCOLS["emojicir"], folder)
+    path.write_text(table.replace("\ttrain", "\tyes", 1))
+    with pytest.raises(FormatError, match="has the encoder split 'yes', expected one of test, validation, train"):
+        read_task(PROTOCOLS["emojicir"], folder)
     path.write_text(table + "one\ttwo\n")
-    with pytest.raises(FormatError, match="line 14 has 2 values, expected 6"):
+    with pytest.raises(FormatError, match="line 14 has 2 values, expected 7"):
         read_task(PROTOCOLS["emojicir"], folder)
 
 
