@@ -15,12 +15,12 @@ import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from pocketlens.errors import CorruptFile, FormatError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _CHUNK_BYTES = 1 << 20
 _MANIFESTS = ("bundle.json", "gallery.json", "model.json")
@@ -68,6 +68,8 @@ def read_arrays(path: Path, names: Collection[str]) -> dict[str, NDArray[Any]]:
     Raises:
         FormatError: it is not such a file, or an array is missing.
     """
+    import numpy as np  # here: `pocketlens --help` reaches this module and loads no arrays
+
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in names}
