@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from onnx import TensorProto, helper, numpy_helper
 from pocketlens._types import Float32s
 from pocketlens.bundle import seal_bundle
 from pocketlens.files import sha256_of
-from pocketlens.model import Model
+from pocketlens.manifest import write_manifest
+from pocketlens.model import FORMAT, VERSION, FileRecord, Model, ModelManifest
 
 
 def edit_json(path: Path, **changes: Any) -> None:
@@ -81,6 +83,23 @@ def add_concepts(folder: Path, names: Sequence[str], vectors: Float32s) -> None:
     )
     about = {"file": "concepts.npz", "count": len(names), "source": "by hand"}
     _list(folder, ["concepts.npz"], {"concepts": about})
+
+
+def rewrite(folder: Path, manifest: ModelManifest) -> Model:
+    """Write model.json anew, with the hashes that the files have now."""
+    files = {name: FileRecord(sha256_of(folder / name), (folder / name).stat().st_size) for name in manifest.files}
+    write_manifest(folder / "model.json", replace(manifest, files=files), format=FORMAT, version=VERSION)
+    return Model.open(folder)
+
+
+def reshape(path: Path, name: str, shape: list[str | int]) -> None:
+    """Declare another shape of a graph's input or output."""
+    graph = onnx.load(str(path))
+    for value in [*graph.graph.input, *graph.graph.output]:
+        if value.name == name:
+            kind = value.type.tensor_type.elem_type
+            value.CopyFrom(onnx.helper.make_tensor_value_info(name, kind, shape))
+    onnx.save(graph, str(path))
 
 
 def _list(folder: Path, names: Sequence[str], changes: dict[str, Any]) -> None:

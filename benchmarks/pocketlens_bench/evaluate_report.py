@@ -10,7 +10,7 @@ from typing import Any
 
 from pocketlens.bench import processor
 from pocketlens.bundle import BundleManifest
-from pocketlens.encoder import default_threads
+from pocketlens.graph import default_threads
 from pocketlens.lens import Lens
 from pocketlens_bench.evaluate_results import Figure, Results, Summary
 

@@ -20,7 +20,7 @@ from PIL import Image
 from pocketlens import __version__
 from pocketlens._native import ort
 from pocketlens._types import Float32s
-from pocketlens.encoder import default_threads
+from pocketlens.graph import default_threads
 from pocketlens.lens import Lens, open_lens
 from pocketlens.picture import decode, preprocess
 from pocketlens.tune import exact_rows, recall

@@ -1,31 +1,23 @@
-"""Text and image encoders over a model folder. Each opens its own graph, and only when it is made.
-
-The session options are those of a small device: CPU, no spinning threads, no arena, which would keep the memory of the
-largest batch for good.
-"""
+"""Text and image encoders over a model folder. Each opens its own graph, and only when it is made."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import UnionType
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
-from pocketlens._native import ort
 from pocketlens._types import Float32s, Int64s, Uint8s
-from pocketlens.errors import BadQuery, FormatError, MissingPart
+from pocketlens.errors import BadQuery, MissingPart
+from pocketlens.graph import Graph
 from pocketlens.model import Model, TextSpec
 from pocketlens.picture import Picture, load_pixels
 from pocketlens.text import Tokenizer, readable
 
 PLACE = "$"  # where a prompt takes its pseudo-tokens
-_MAX_THREADS = 4
-_Shape: TypeAlias = tuple[int | None, ...]
 
 
 class TextGraph:
@@ -45,7 +37,7 @@ class TextGraph:
         self.dim = model.manifest.space.dim
         length = None if self.spec.trim else self.spec.context_length
         shapes = {"input_ids": (None, length), "pseudo_tokens": (None, None, self.spec.token_dim)}
-        self._graph = _Graph(model.file(self.spec.file), threads, shapes, "embedding", (None, self.dim))
+        self._graph = Graph(model.file(self.spec.file), threads, shapes, "embedding", (None, self.dim))
 
     def encode_ids(self, ids: Int64s, pseudo_tokens: Float32s | None = None) -> Float32s:
         """Return unit embeddings, float32 (n, dim), of padded ids.
@@ -155,7 +147,7 @@ class ImageEncoder:
         self.spec = spec
         self.dim = model.manifest.space.dim
         shapes = {"pixels": (None, spec.side, spec.side, 3)}
-        self._graph = _Graph(model.file(spec.file), threads, shapes, "embedding", (None, self.dim))
+        self._graph = Graph(model.file(spec.file), threads, shapes, "embedding", (None, self.dim))
 
     def encode(self, pictures: Sequence[Picture]) -> Float32s:
         """Return unit embeddings, float32 (n, dim), one row per picture (bytes, path or PIL image).
@@ -178,53 +170,6 @@ class ImageEncoder:
         return self._graph.run({"pixels": pixels})
 
 
-class InversionNetwork:
-    """Turns pictures into pseudo-tokens of a model folder's text tower.
-
-    Args:
-        model: an opened model folder with a network of this recipe.
-        recipe: how it was trained: lincir, pic2word or searle.
-        threads: threads inside one graph run; by default the usable cores, at most 4.
-
-    Raises:
-        MissingPart: the model has no such network.
-        FormatError: the graph is none, or its shapes are not the manifest's (CorruptFile: it differs from its record).
-    """
-
-    def __init__(self, model: Model, recipe: str, *, threads: int | None = None) -> None:
-        spec = model.manifest.inversion.get(recipe)
-        if spec is None:
-            raise MissingPart(
-                f"{model.path}: model {model.manifest.name} has no inversion network {recipe!r}; make one with "
-                f"pocketlens fit inversion --recipe {recipe}"
-            )
-        text = _text_spec(model)
-        self.spec = spec
-        shapes = {"embedding": (None, model.manifest.space.dim)}
-        output = (None, spec.tokens, text.token_dim)
-        self._graph = _Graph(model.file(spec.file), threads, shapes, "pseudo_tokens", output)
-
-    def invert(self, vectors: Float32s) -> Float32s:
-        """Return pseudo-tokens, float32 (n, tokens, token_dim), of pictures' unit embeddings, float32 (n, dim).
-
-        Raises:
-            FormatError: the graph cannot be run on them.
-        """
-        return self._graph.run({"embedding": vectors})
-
-
-def default_threads() -> int:
-    """Return the number of threads a graph runs with unless told otherwise: the usable cores, at most 4."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(usable, _MAX_THREADS)
-
-
-def check_threads(threads: Any) -> None:
-    """Raise `BadQuery` unless `threads` is None or an integer from 1 on."""
-    if threads is not None and (not isinstance(threads, int) or isinstance(threads, bool) or threads < 1):
-        raise BadQuery(f"threads is {threads!r}, expected an integer from 1 on")
-
-
 def _check_several(values: Any, one: type | UnionType) -> None:
     if isinstance(values, one):  # a str is a sequence of str, and would be encoded letter by letter
         raise BadQuery(f"encode takes a list, found a single {type(values).__name__}")
@@ -235,74 +180,3 @@ def _text_spec(model: Model) -> TextSpec:
     if spec is None:
         raise MissingPart(f"{model.path}: model {model.manifest.name} has no text tower, so it cannot answer texts")
     return spec
-
-
-class _Graph:
-    """An ONNX file in a session, whose declared names and shapes are those of the manifest.
-
-    Args:
-        path: the file, whose hash the caller has checked.
-        threads: threads inside one run.
-        inputs: the expected inputs with their shapes; None stands for a size that must be left open.
-        output: name of the output that is read.
-        shape: its shape; the first size is that of every input.
-    """
-
-    def __init__(
-        self, path: Path, threads: int | None, inputs: Mapping[str, _Shape], output: str, shape: _Shape
-    ) -> None:
-        self._path = path
-        self._output = output
-        self._shape = shape
-        self.session = _open_session(path, threads)
-        found = {value.name: tuple(value.shape) for value in self.session.get_inputs()}
-        outputs = {value.name: tuple(value.shape) for value in self.session.get_outputs()}
-        if set(found) != set(inputs) or output not in outputs:
-            names = f"{tuple(sorted(found))} to {list(outputs)}"
-            raise FormatError(f"{path} maps {names}, expected {tuple(sorted(inputs))} to an output {output!r}")
-        for name, expected in inputs.items():
-            _check_shape(path, name, found[name], expected)
-        _check_shape(path, output, outputs[output], shape)
-
-    def run(self, feeds: Mapping[str, NDArray[Any]]) -> Float32s:
-        """Return the output, float32 (n, ...), of n inputs."""
-        try:
-            output: Float32s = self.session.run([self._output], feeds)[0]
-        except Exception as error:  # onnxruntime's own exceptions share no public base
-            given = ", ".join(f"{name} {values.dtype} {values.shape}" for name, values in feeds.items())
-            raise FormatError(f"{self._path} fails on {given}: {_one_line(error)}") from error
-        expected = (len(next(iter(feeds.values()))), *self._shape[1:])
-        if output.shape != expected:
-            raise FormatError(f"{self._path} gives {self._output} of {output.shape}, expected {expected}")
-        return output
-
-
-def _check_shape(path: Path, name: str, found: Sequence[int | str | None], expected: _Shape) -> None:
-    sizes = [size if isinstance(size, int) else None for size in found]
-    fits = [size is None or size == wanted for size, wanted in zip(sizes, expected, strict=False)]
-    if len(sizes) != len(expected) or not all(fits):
-        shapes = [
-            f"({', '.join('any' if size is None else str(size) for size in shape)})" for shape in (found, expected)
-        ]
-        raise FormatError(f"{path}: {name} has shape {shapes[0]}, expected {shapes[1]}")
-
-
-def _open_session(path: Path, threads: int | None) -> Any:
-    check_threads(threads)
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads if threads is not None else default_threads()
-    options.inter_op_num_threads = 1
-    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-    options.enable_cpu_mem_arena = False
-    options.log_severity_level = 3
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
-    try:
-        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's own exceptions share no public base
-        reason = _one_line(error)
-        raise FormatError(f"{path} is no ONNX graph that onnxruntime {ort.__version__} can run: {reason}") from error
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]

@@ -16,11 +16,12 @@ import numpy as np
 
 from pocketlens._types import Float32s
 from pocketlens.concepts import Concepts, read_concepts
-from pocketlens.encoder import InversionNetwork, TextEncoder
+from pocketlens.encoder import TextEncoder
 from pocketlens.errors import MissingPart
 from pocketlens.gallery import Gallery
 from pocketlens.index import MAX_K
 from pocketlens.model import Model, ModelManifest
+from pocketlens.network import InversionNetwork
 from pocketlens.picture import Picture
 
 CACHED = 256  # vectors; half a megabyte at 512 dimensions

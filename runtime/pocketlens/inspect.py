@@ -13,10 +13,11 @@ import numpy as np
 from pocketlens import bundle, gallery, model
 from pocketlens._types import Float32s
 from pocketlens.codes import to_units
-from pocketlens.encoder import ImageEncoder, InversionNetwork, TextEncoder, TextGraph
+from pocketlens.encoder import ImageEncoder, TextEncoder, TextGraph
 from pocketlens.errors import CorruptFile, FormatError
 from pocketlens.files import check_file, read_arrays
 from pocketlens.ingredients import open_concepts
+from pocketlens.network import InversionNetwork
 
 
 def describe(path: Path) -> dict[str, Any]:

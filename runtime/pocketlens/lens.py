@@ -14,10 +14,11 @@ from pocketlens._types import Float32s
 from pocketlens.bundle import check_space, read_bundle
 from pocketlens.codes import to_units
 from pocketlens.compose.method import Value
-from pocketlens.encoder import ImageEncoder, TextEncoder, check_threads
+from pocketlens.encoder import ImageEncoder, TextEncoder
 from pocketlens.errors import BadQuery, MissingPart
 from pocketlens.fusion import Fused, search_fused
 from pocketlens.gallery import Gallery
+from pocketlens.graph import check_threads
 from pocketlens.hits import Hit, Hits
 from pocketlens.index import check_k
 from pocketlens.ingredients import Ingredients

@@ -10,23 +10,14 @@ import onnx
 import pytest
 from PIL import Image
 
-from pocketlens._types import Float32s
-from pocketlens.encoder import ImageEncoder, InversionNetwork, TextEncoder, TextGraph, default_threads
+from pocketlens.encoder import ImageEncoder, TextEncoder, TextGraph
 from pocketlens.errors import BadImage, BadQuery, CorruptFile, FormatError, MissingPart
-from pocketlens.files import sha256_of
-from pocketlens.manifest import write_manifest
-from pocketlens.model import FORMAT, VERSION, FileRecord, Model, ModelManifest
+from pocketlens.graph import default_threads
+from pocketlens.model import Model
 from tests.colours import SIDE, TOKENS, expected_picture, expected_text
-from tests.folders import add_inversion, edit_json
+from tests.folders import reshape, rewrite
 
 TEXTS = ["red", "a green", "", "blue white red", "a a a a", "mauve", "white"]
-
-
-def rewrite(folder: Path, manifest: ModelManifest) -> Model:
-    """Write model.json anew, with the hashes that the files have now."""
-    files = {name: FileRecord(sha256_of(folder / name), (folder / name).stat().st_size) for name in manifest.files}
-    write_manifest(folder / "model.json", replace(manifest, files=files), format=FORMAT, version=VERSION)
-    return Model.open(folder)
 
 
 @pytest.fixture
@@ -153,16 +144,6 @@ def test_a_graph_with_other_names_is_a_format_error(own: Path, renamed: str) -> 
         ImageEncoder(rewrite(own, Model.open(own).manifest))
 
 
-def _reshape(path: Path, name: str, shape: list[str | int]) -> None:
-    """Declare another shape of a graph's input or output."""
-    graph = onnx.load(str(path))
-    for value in [*graph.graph.input, *graph.graph.output]:
-        if value.name == name:
-            kind = value.type.tensor_type.elem_type
-            value.CopyFrom(onnx.helper.make_tensor_value_info(name, kind, shape))
-    onnx.save(graph, str(path))
-
-
 @pytest.mark.parametrize(
     ("value", "shape", "message"),
     [
@@ -174,13 +155,13 @@ def _reshape(path: Path, name: str, shape: list[str | int]) -> None:
 def test_a_graph_whose_shapes_contradict_the_manifest_is_a_format_error(
     own: Path, value: str, shape: list[str | int], message: str
 ) -> None:
-    _reshape(own / "text.onnx", value, shape)
+    reshape(own / "text.onnx", value, shape)
     with pytest.raises(FormatError, match=rf"text\.onnx: {message}"):
         TextEncoder(rewrite(own, Model.open(own).manifest))
 
 
 def test_a_graph_of_fixed_length_fits_a_tower_that_is_not_trimmed(own: Path) -> None:
-    _reshape(own / "text.onnx", "input_ids", ["n", 6])
+    reshape(own / "text.onnx", "input_ids", ["n", 6])
     manifest = Model.open(own).manifest
     assert manifest.text is not None
     spec = replace(manifest.text, trim=False)
@@ -239,58 +220,6 @@ def test_a_missing_tower_or_tokenizer_says_so(own: Path) -> None:
         ImageEncoder(Model(own, replace(manifest, image=None)))
     with pytest.raises(MissingPart, match=r"without a tokenizer.*--tokenizer FILE"):
         TextEncoder(Model(own, replace(manifest, text=replace(manifest.text, tokenizer=None))))
-
-
-@pytest.fixture
-def network(own: Path) -> tuple[Path, Float32s]:
-    """The model with a network of two pseudo-tokens, and its matrix, (4, 8)."""
-    return own, add_inversion(own, "lincir", tokens=2)
-
-
-def test_pseudo_tokens_are_those_of_the_network(network: tuple[Path, Float32s], rng: np.random.Generator) -> None:
-    folder, matrix = network
-    vectors = rng.standard_normal((3, 4)).astype(np.float32)
-    found = InversionNetwork(Model.open(folder), "lincir", threads=1).invert(vectors)
-    assert found.shape == (3, 2, 4)
-    assert found.dtype == np.float32
-    np.testing.assert_allclose(found, (vectors @ matrix).reshape(3, 2, 4), atol=1e-6)
-    with pytest.raises(FormatError, match=r"lincir\.onnx fails on embedding float32 \(1, 3\)"):
-        InversionNetwork(Model.open(folder), "lincir").invert(vectors[:1, :3])
-
-
-@pytest.mark.parametrize(
-    ("value", "shape", "message"),
-    [
-        ("embedding", ["n", 4, 1], r"embedding has shape \(n, 4, 1\), expected \(any, 4\)"),
-        ("embedding", [1, 4], r"embedding has shape \(1, 4\), expected \(any, 4\)"),
-    ],
-)
-def test_a_network_of_other_shapes_is_a_format_error(
-    network: tuple[Path, Float32s], value: str, shape: list[str | int], message: str
-) -> None:
-    folder, _ = network
-    _reshape(folder / "inversion" / "lincir.onnx", value, shape)
-    with pytest.raises(FormatError, match=rf"lincir\.onnx:? {message}|lincir\.onnx is no ONNX graph"):
-        InversionNetwork(rewrite(folder, Model.open(folder).manifest), "lincir")
-
-
-def test_a_network_with_another_number_of_tokens_is_a_format_error(network: tuple[Path, Float32s]) -> None:
-    folder, _ = network
-    edit_json(folder / "model.json", inversion__lincir__tokens=3)
-    with pytest.raises(FormatError, match=r"pseudo_tokens has shape \(n, 2, 4\), expected \(any, 3, 4\)"):
-        InversionNetwork(Model.open(folder), "lincir")
-
-
-def test_a_network_that_is_not_there_says_how_to_make_it(network: tuple[Path, Float32s]) -> None:
-    with pytest.raises(MissingPart, match=r"no inversion network 'searle'; .* fit inversion --recipe searle"):
-        InversionNetwork(Model.open(network[0]), "searle")
-
-
-def test_a_damaged_network_is_found_before_it_is_opened(network: tuple[Path, Float32s]) -> None:
-    path = network[0] / "inversion" / "lincir.onnx"
-    path.write_bytes(path.read_bytes()[:-1] + b"\0")
-    with pytest.raises(CorruptFile, match=r"lincir\.onnx is damaged"):
-        InversionNetwork(Model.open(network[0]), "lincir")
 
 
 LENS_BASE = Path(__file__).parents[2] / "models" / "lens-base" / "model"

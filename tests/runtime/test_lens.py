@@ -12,7 +12,7 @@ from PIL import Image
 
 import pocketlens
 from pocketlens.bench import measure
-from pocketlens.encoder import default_threads
+from pocketlens.graph import default_threads
 from pocketlens.inspect import verify
 from pocketlens.model import Space
 from pocketlens_export.gallery.build import pack_bundle
