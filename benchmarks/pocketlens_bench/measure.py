@@ -44,11 +44,15 @@ class Options:
     Attributes:
         work: folder that keeps what is exported for measuring, for the next run; None uses a temporary one.
         float_model: folder of lens-base before quantization, to quantize it and compare; None leaves that out.
+        bundle: what composed queries are asked of; None makes one of the sample gallery with lens-base.
+        pictures: folder of the pictures that are asked with; None takes the sample gallery's.
         quick: tiny sizes, for trying a script out; such results are not written.
     """
 
     work: Path | None = None
     float_model: Path | None = None
+    bundle: Path | None = None
+    pictures: Path | None = None
     quick: bool = False
 
 

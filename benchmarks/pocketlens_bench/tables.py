@@ -18,7 +18,7 @@ from pocketlens_bench.measure import RESULTS, ROOT, Row, read_report
 from pocketlens_bench.plots import write_plots
 
 Results = dict[str, dict[str, Any]]
-ORDER = ("cold_start", "latency", "quantization", "codes", "crossover", "fusion", "draft", "imports")
+ORDER = ("cold_start", "latency", "quantization", "codes", "crossover", "fusion", "composed", "draft", "imports")
 _MEASUREMENTS = Path("docs") / "measurements.md"
 _TITLES = {
     "cold_start": "Cold start",
@@ -27,6 +27,7 @@ _TITLES = {
     "codes": "Codes",
     "crossover": "Scan or graph",
     "fusion": "Fused search over candidates",
+    "composed": "Composed queries, latency",
     "draft": "Reduced JPEG decoding",
     "imports": "Imports and sizes",
 }

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from pocketlens._types import Float32s
+from pocketlens._types import Float32s, Int64s
 from pocketlens.errors import FormatError
 from pocketlens.files import read_arrays
+
+_REMEMBERED = 50_000  # vectors whose nearest names are kept; about 20 megabytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +31,42 @@ class Concepts:
     vectors: Float32s
     mean: Float32s
     subspace: Float32s
+    _nearest: dict[tuple[int, bytes], tuple[Int64s, Float32s]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+
+    def nearest(self, vectors: Float32s, count: int) -> tuple[Int64s, Float32s]:
+        """Return the names nearest to each vector, best first: positions int64 (n, count) and inner products.
+
+        What was found for a vector is remembered: the same rows of a gallery come up again and again, and comparing one
+        with thousands of names costs as much as comparing a query with as many rows.
+
+        Args:
+            vectors: float32 (n, dim).
+            count: from 1 on; at most all names come back.
+        """
+        count = min(count, len(self.names))
+        keys = [(count, hashlib.blake2b(vector.tobytes(), digest_size=16).digest()) for vector in vectors]
+        found = {key: known for key in keys if (known := self._nearest.get(key)) is not None}
+        new = {key: place for place, key in enumerate(keys) if key not in found}
+        if new:
+            found |= dict(zip(new, _best(vectors[list(new.values())] @ self.vectors.T, count), strict=True))
+            if len(self._nearest) + len(new) > _REMEMBERED:
+                self._nearest.clear()
+            self._nearest.update({key: found[key] for key in new})
+        return np.stack([found[key][0] for key in keys]), np.stack([found[key][1] for key in keys])
+
+
+def _best(products: Float32s, count: int) -> list[tuple[Int64s, Float32s]]:
+    """Return places and values of the `count` highest of each row of float32 (n, names), which is overwritten."""
+    rows = np.arange(len(products))
+    places = np.empty((len(products), count), dtype=np.int64)
+    values = np.empty((len(products), count), dtype=np.float32)
+    for rank in range(count):  # for a few of thousands it is faster than a partial sort
+        places[:, rank] = products.argmax(axis=1)
+        values[:, rank] = products[rows, places[:, rank]]
+        products[rows, places[:, rank]] = -np.inf
+    return list(zip(places, values, strict=True))
 
 
 def read_concepts(path: Path, dim: int) -> Concepts:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pocketlens._native import usearch
 from pocketlens._types import Float16s, Float32s, Int8s, Int64s
@@ -181,6 +182,7 @@ class Index:
         count = self.spec.rows if rows is None else len(rows)
         scaled = vectors * np.float32(_FROM_HALVES)
         values = np.empty((len(vectors), count), dtype=np.float32)
+        bits = np.empty((min(count, _BLOCK_ROWS), vectors.shape[1]), dtype=np.int32)  # memory that stays warm
         for start in range(0, count, _BLOCK_ROWS):
             part = slice(start, min(start + _BLOCK_ROWS, count))
             if self.originals is None:
@@ -188,7 +190,9 @@ class Index:
                 values[:, part] = vectors @ block.T
             else:
                 halves = self.originals[part if rows is None else rows[part]]  # (b, dim)
-                values[:, part] = scaled @ _widened(halves).T
+                block = _widened(halves, bits[: len(halves)])
+                for vector, products in zip(scaled, values, strict=True):  # faster than one product of few columns
+                    np.dot(block, vector, out=products[part])
         return values
 
     def vectors(self, rows: Int64s | None = None) -> Float32s:
@@ -210,12 +214,12 @@ def check_k(k: Any) -> None:
         raise BadQuery(f"k is {k!r}, expected an integer from 1 to {MAX_K}")
 
 
-def _widened(halves: Float16s) -> Float32s:
-    """Return float16 numbers times 2 ** -112 as float32: their bits in place, several times as fast as a cast."""
-    bits = halves.view("<i2").astype(np.int32)  # the sign is repeated in the upper half
-    bits <<= 13  # ten bits of fraction become the first of 23, five of exponent the last of eight
-    bits &= _SIGN_EXPONENT_FRACTION
-    return bits.view(np.float32)
+def _widened(halves: Float16s, bits: NDArray[np.int32]) -> Float32s:
+    """Return float16 numbers times 2 ** -112 as float32, in the memory of `bits`: several times as fast as a cast."""
+    np.copyto(bits, halves.view("<i2"))  # the sign is repeated in the upper half
+    np.left_shift(bits, 13, out=bits)  # ten bits of fraction become the first of 23, five of exponent the last of eight
+    np.bitwise_and(bits, _SIGN_EXPONENT_FRACTION, out=bits)
+    return np.asarray(bits.view(np.float32))
 
 
 def _new_codes(dim: int, spec: IndexSpec, *, key_lookups: bool) -> Any:

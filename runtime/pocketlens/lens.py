@@ -25,7 +25,7 @@ from pocketlens.ingredients import Ingredients
 from pocketlens.model import Model
 from pocketlens.parts import GivenPart, Part, read_parts, shorthand
 from pocketlens.picture import Picture
-from pocketlens.plan import plan_query
+from pocketlens.plan import plan_query, reason_for_one
 
 
 class Lens:
@@ -84,12 +84,7 @@ class Lens:
         if len(read) == 1 and method in ("auto", read[0].kind) and not parameters:
             value = read[0].value
             vector = self.encode(text=str(value)) if read[0].kind == "text" else self.encode(image=value)
-            why = (
-                "asked for"
-                if method != "auto"
-                else f"the query is one {'text' if read[0].kind == 'text' else 'picture'}"
-            )
-            return Hits(self.search_vector(vector, k=k), method=read[0].kind, why=why)
+            return Hits(self.search_vector(vector, k=k), method=read[0].kind, why=reason_for_one(read[0], method))
         return self._search_composed(read, method, parameters, k)
 
     def encode(self, *, text: str | None = None, image: Picture | None = None) -> Float32s:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pocketlens.concepts import read_concepts
+from pocketlens.concepts import Concepts, read_concepts
 from pocketlens.errors import FormatError
 from tests.folders import add_concepts
 
@@ -73,3 +73,18 @@ def test_a_wrong_array_is_a_format_error(tmp_path: Path, name: str, value: Any, 
     np.savez(tmp_path / "concepts.npz", **(arrays() | {name: value}))
     with pytest.raises(FormatError, match=message):
         read_concepts(tmp_path / "concepts.npz", 2)
+
+
+def test_the_nearest_names_are_those_of_a_full_sort_and_are_found_once(rng: np.random.Generator) -> None:
+    names = rng.standard_normal((40, 6)).astype(np.float32)
+    concepts = Concepts(tuple(map(str, range(40))), names, names.mean(axis=0), np.eye(1, 6, dtype=np.float32))
+    vectors = rng.standard_normal((9, 6)).astype(np.float32)
+    for rows, count in ((vectors[:4], 3), (vectors[[3, 8, 8, 0]], 3), (vectors, 5), (vectors, 100)):
+        places, products = concepts.nearest(rows, count)
+        exact = rows.astype(np.float64) @ names.astype(np.float64).T
+        wanted = np.argsort(-exact, axis=1)[:, :count]
+        np.testing.assert_array_equal(places, wanted)
+        np.testing.assert_allclose(products, np.take_along_axis(exact, wanted, axis=1), atol=1e-5)
+    names[:] = 0.0  # what is remembered is not worked out again
+    np.testing.assert_array_equal(concepts.nearest(vectors, 100)[0], wanted)
+    assert (concepts.nearest(-vectors, 3)[1] == 0).all()

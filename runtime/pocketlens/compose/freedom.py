@@ -25,12 +25,10 @@ def name_picture(query: Query, kit: Kit, values: Values) -> Names:
     proxies = _proxies(image_vector(query), kit, whole(values, "neighbours"))
     if choice(values, "centred") == "yes":
         proxies = proxies - kit.mean
-    similarities = proxies @ concepts.vectors.T  # (proxies, names)
-    count = min(whole(values, "names_per_picture"), len(concepts.names))
-    nearest = np.argpartition(similarities, -count, axis=1)[:, -count:]
+    nearest, similarities = concepts.nearest(proxies, whole(values, "names_per_picture"))  # (proxies, count)
     found, places = np.unique(nearest, return_inverse=True)
     counts = np.bincount(places.ravel())
-    sums = np.bincount(places.ravel(), weights=np.take_along_axis(similarities, nearest, axis=1).ravel())
+    sums = np.bincount(places.ravel(), weights=similarities.ravel())
     order = np.lexsort((found, -sums, -counts))[: whole(values, "names_kept")]
     return tuple((concepts.names[found[i]], float(counts[i] / counts.max())) for i in order)
 

@@ -16,7 +16,7 @@ from pocketlens.compose.values import number
 from pocketlens.compose.weights import image_vector, shift_share, text_ratio, text_vector, unit
 from pocketlens.concepts import Concepts
 
-CAPTIONED = 200  # rows that get captions; the nearest names of one row cost as much as thousands of rows' cosines
+CAPTIONED = 200  # rows that get captions; the nearest names of a new row cost as much as thousands of rows' cosines
 _CAPTIONS = 3  # a row, as in the paper
 
 
@@ -30,16 +30,15 @@ def _weimocir(query: Query, kit: Kit, values: Values) -> Composed:
 
 
 def _with_captions(vector: Float32s, concepts: Concepts, share: float) -> Fuse:
-    named = concepts.vectors @ vector  # (names,): the query against every caption there could be
     usual = float(concepts.mean @ vector)
 
     def fuse(scores: Scores) -> Float32s:
         best = _best(scores.values[0], CAPTIONED)
-        count = min(_CAPTIONS, len(named))
-        nearness = scores.rows(best) @ concepts.vectors.T  # (best, names)
-        nearest = np.argpartition(nearness, -count, axis=1)[:, -count:]
+        nearest, _ = concepts.nearest(scores.rows(best), _CAPTIONS)  # (best, captions)
+        names, places = np.unique(nearest, return_inverse=True)
+        named = concepts.vectors[names] @ vector  # (distinct names,)
         captions = np.full(scores.values.shape[1], usual, dtype=np.float32)
-        captions[best] = named[nearest].mean(axis=1)
+        captions[best] = named[places.reshape(nearest.shape)].mean(axis=1)
         return np.asarray((1.0 - share) * scores.values[0] + share * captions, dtype=np.float32)
 
     return fuse
