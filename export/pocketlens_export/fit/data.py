@@ -18,6 +18,7 @@ from pocketlens.files import sha256_of
 from pocketlens.gallery import MANIFEST as GALLERY_MANIFEST
 from pocketlens.gallery import Gallery
 from pocketlens.model import Model
+from pocketlens_export.fit.keywords import clean_caption
 from pocketlens_export.gallery.scan import Loaded, list_files, load_all
 
 HELD_OUT_ONE_IN = 20
@@ -34,7 +35,7 @@ class Data:
     """Different texts and pictures; the held-out twentieth of each is never trained on.
 
     Attributes:
-        texts, held_texts: in the order of the files.
+        texts, held_texts: cleaned captions, in the order of the files.
         pictures, held_pictures: unit vectors, float32 (n, dim).
         sha256: of every file or folder, by name.
     """
@@ -49,6 +50,8 @@ class Data:
 def read_data(paths: Sequence[Path], model: Model, *, progress: Progress, threads: int | None = None) -> Data:
     """Return what lies at `paths`: text files, folders of pictures, galleries and bundles of the model's space.
 
+    Texts are cleaned before they are compared and split: two that are trained on as one must not be on both sides.
+
     Raises:
         FormatError: a path is none of these, or holds nothing; the message names file and line.
         EncoderMismatch: a gallery is of another space.
@@ -61,7 +64,7 @@ def read_data(paths: Sequence[Path], model: Model, *, progress: Progress, thread
             found, digest = _read_folder(path, model, progress, threads)
             vectors.append(found)
         else:
-            texts.update(dict.fromkeys(read_texts(path)))
+            texts.update(dict.fromkeys(filter(None, map(clean_caption, read_texts(path)))))
             digest = sha256_of(path)
         sha256[_free_name(path.name or str(path), sha256)] = digest
     held = held_out([text.encode() for text in texts])

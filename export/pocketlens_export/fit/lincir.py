@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pocketlens._types import Int64s
 from pocketlens.compose.method import Parameter
-from pocketlens_export.fit.keywords import clean_caption, find_tagger, mask_keywords
+from pocketlens_export.fit.keywords import find_tagger, mask_keywords
 from pocketlens_export.fit.losses import add_noise, squared_distance
 from pocketlens_export.fit.recipe import Optimiser, Recipe, Setup, common_parameters, make_network
 
@@ -22,8 +22,7 @@ class LinCir:
     def __init__(self, setup: Setup) -> None:
         tag = find_tagger(str(setup.values["tagger"]))
         self.network = make_network(setup, activation="gelu")
-        texts = [clean_caption(text) for text in setup.data.texts]
-        held = [clean_caption(text) for text in setup.data.held_texts[:HELD_OUT]]
+        texts, held = setup.data.texts, setup.data.held_texts[:HELD_OUT]
         self._prompts = setup.prompts
         self._noise = setup.number("noise")
         self._rows = setup.prompts.rows([mask_keywords(text, tag, seed=setup.seed) for text in texts])

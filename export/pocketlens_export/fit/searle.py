@@ -9,7 +9,7 @@ from torch import Tensor
 from pocketlens._types import Float32s, Int64s
 from pocketlens.compose.method import Parameter
 from pocketlens_export.fit.inversion import Phrases, invert_pictures
-from pocketlens_export.fit.keywords import clean_caption, find_tagger, mask_keywords
+from pocketlens_export.fit.keywords import find_tagger, mask_keywords
 from pocketlens_export.fit.losses import distillation_loss, nt_xent
 from pocketlens_export.fit.recipe import Optimiser, Recipe, Setup, common_parameters, make_network
 
@@ -26,7 +26,7 @@ class Searle:
         self._prompts = setup.prompts
         self._pictures = _some(setup.data.pictures, setup.count("pictures"), setup.seed)
         self._held = _some(setup.data.held_pictures, HELD_OUT, setup.seed)
-        texts = [clean_caption(text) for text in _texts(setup)]
+        texts = _texts(setup)
         tag = find_tagger(str(setup.values["tagger"]))
         rows = setup.prompts.rows([mask_keywords(text, tag, seed=setup.seed) for text in texts])
         targets = setup.encode(texts)

@@ -131,3 +131,14 @@ def test_folder_without_pictures(tmp_path: Path, colours: Path) -> None:
 def test_pictures_need_an_image_tower(bundle: Path, pictures: Path) -> None:
     with pytest.raises(MissingPart, match="no image tower"):
         read_data([pictures], Model.open(bundle / "text"), progress=ignore)
+
+
+def test_texts_that_are_cleaned_to_one_are_on_one_side(tmp_path: Path, colours: Path) -> None:
+    texts = [f"text {i}" for i in range(200)]
+    spellings = [*texts, *(text.title() for text in texts), *(f"$ {text}" for text in texts), "$", "$ $"]
+    data = read_data([write(tmp_path / "a.txt", "\n".join(spellings).encode())], Model.open(colours), progress=ignore)
+    assert sorted([*data.texts, *data.held_texts]) == sorted(texts)
+    again = read_data(
+        [write(tmp_path / "b.txt", "\n".join(spellings[200:]).encode())], Model.open(colours), progress=ignore
+    )
+    assert set(again.held_texts) == set(data.held_texts)
