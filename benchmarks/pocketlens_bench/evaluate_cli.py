@@ -116,7 +116,7 @@ def _write(
     if plot is not None:
         from pocketlens_bench.evaluate_plots import draw
 
-        write_file(plot, draw(results))
+        write_file(plot, draw(report))
     if submission is not None:
         submission.mkdir(parents=True, exist_ok=True)
         for summary in results.summaries:

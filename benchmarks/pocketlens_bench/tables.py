@@ -1,11 +1,14 @@
 """The measured tables of README.md, ARCHITECTURE.md and docs/measurements.md, and the plots, from the JSON results.
 
+So are the methods of docs/composition.md, from the registry.
+
 `python -m pocketlens_bench.tables` writes them; with `--check` nothing is written and a stale file is an error.
 Nothing is measured here. A result that does not exist leaves its rows out.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -14,6 +17,8 @@ from typing import Any
 import click
 
 from pocketlens.errors import PocketlensError
+from pocketlens_bench import composed_tables, method_docs
+from pocketlens_bench.evaluate_plots import draw
 from pocketlens_bench.measure import RESULTS, ROOT, Row, read_report
 from pocketlens_bench.plots import write_plots
 
@@ -52,11 +57,21 @@ def main(check: bool, root: Path) -> None:
         click.echo(path.relative_to(root).as_posix())
     if not check:
         write_plots(results, root / "docs")
+        composed = read_composed(root)
+        if composed:
+            (root / "docs" / "plots" / f"{composed_tables.NAME}.svg").write_bytes(draw(composed))
 
 
 def read_all(folder: Path) -> Results:
     """Return the results that exist, by script."""
     return {name: read_report(name, folder=folder) for name in ORDER if (folder / f"{name}.json").is_file()}
+
+
+def read_composed(root: Path) -> dict[str, Any]:
+    """Return what `pocketlens eval emojicir` wrote; empty where it has not."""
+    path = root / RESULTS.relative_to(ROOT) / f"{composed_tables.NAME}.json"
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return found
 
 
 def expected_files(root: Path, results: Results) -> dict[Path, str]:
@@ -65,12 +80,15 @@ def expected_files(root: Path, results: Results) -> dict[Path, str]:
     Raises:
         PocketlensError: a file that holds a generated part lacks the markers.
     """
-    readme, architecture = root / "README.md", root / "ARCHITECTURE.md"
+    readme, architecture, methods = root / "README.md", root / "ARCHITECTURE.md", root / "docs" / "composition.md"
+    composed = read_composed(root)
+    text = between(_read(readme), "measured", readme_table(results), readme.name)
     imports = results.get("imports", {}).get("tables", {}).get("Runtime dependencies", [])
     return {
-        readme: between(_read(readme), "measured", readme_table(results), readme.name),
+        readme: between(text, "composed", composed_table(composed), readme.name),
         architecture: between(_read(architecture), "imports", markdown_table(imports), architecture.name),
-        root / _MEASUREMENTS: measurements(results),
+        methods: between(_read(methods), method_docs.MARKER, method_docs.methods_text(), "docs/composition.md"),
+        root / _MEASUREMENTS: measurements(results) + composed_section(composed),
     }
 
 
@@ -123,6 +141,31 @@ def measurements(results: Results) -> str:
     """Return docs/measurements.md: every table of every script, the bars, the notes and how to measure again."""
     head = "# Measurements\n\nGenerated from benchmarks/results by `python -m pocketlens_bench.tables`; do not edit.\n"
     return head + "".join(_section(name, result) for name, result in results.items())
+
+
+def composed_table(report: dict[str, Any]) -> str:
+    """Return README's table of composed queries, or nothing where there is no result."""
+    if not report:
+        return ""
+    return f"{markdown_table(composed_tables.method_rows(report))}\n{composed_tables.source(report)}"
+
+
+def composed_section(report: dict[str, Any]) -> str:
+    """Return what docs/measurements.md says of composed queries, or nothing where there is no result."""
+    if not report:
+        return ""
+    machine = report["machine"]
+    versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
+    parts = ["## Composed queries\n", composed_tables.source(report)]
+    parts += [f"{machine['processor']}, {machine['system']}; threads: {report['threads']}. {versions}.\n"]
+    parts += [f"### Methods\n\n{markdown_table(composed_tables.method_rows(report))}"]
+    parts += [f"### {report['headline']} by family\n\n{markdown_table(composed_tables.family_rows(report))}"]
+    if report["negative"]:
+        parts += [f"### What is not wanted\n\n{markdown_table(composed_tables.negative_rows(report))}"]
+    skipped = [f"{name} was not measured: {'; '.join(lacks)}" for name, lacks in report["skipped"].items()]
+    parts += ["".join(f"- {note}\n" for note in (*report["notes"], *skipped))]
+    parts += [f"![Composed queries](plots/{composed_tables.NAME}.svg)\n"]
+    return "\n" + "\n".join(parts)
 
 
 def _section(name: str, result: dict[str, Any]) -> str:

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from pocketlens.compose import METHODS
 from pocketlens.errors import PocketlensError
-from pocketlens_bench.measure import RESULTS
+from pocketlens_bench.measure import RESULTS, ROOT
 from pocketlens_bench.tables import between, main, markdown_table, measurements, read_all, readme_table
 
 
@@ -18,7 +19,11 @@ def root(tmp_path: Path) -> Path:
     """A repository of two documents and one made-up result."""
     (tmp_path / "benchmarks" / "results").mkdir(parents=True)
     (tmp_path / "docs").mkdir()
-    (tmp_path / "README.md").write_text("before\n<!-- measured:begin -->\n<!-- measured:end -->\nafter\n")
+    (tmp_path / "README.md").write_text(
+        "before\n<!-- measured:begin -->\n<!-- measured:end -->\n"
+        "<!-- composed:begin -->\n<!-- composed:end -->\nafter\n"
+    )
+    (tmp_path / "docs" / "composition.md").write_text("<!-- methods:begin -->\n<!-- methods:end -->\n")
     (tmp_path / "ARCHITECTURE.md").write_text("<!-- imports:begin -->\n<!-- imports:end -->\n")
     _write(tmp_path, _codes(0.973))
     return tmp_path
@@ -65,7 +70,7 @@ def _run(root: Path, *arguments: str) -> tuple[int, str]:
 
 
 def test_what_was_written_is_fresh_until_a_result_changes(root: Path) -> None:
-    assert _run(root) == (0, "README.md\ndocs/measurements.md\n")
+    assert _run(root) == (0, "README.md\ndocs/composition.md\ndocs/measurements.md\n")
     assert _run(root, "--check") == (0, "")
     _write(root, _codes(0.961))
     code, output = _run(root, "--check")
@@ -79,7 +84,7 @@ def test_only_the_part_between_the_markers_changes(root: Path) -> None:
     _run(root)
     text = (root / "README.md").read_text()
     assert text.startswith("before\n<!-- measured:begin -->\n| what |")
-    assert text.endswith("<!-- measured:end -->\nafter\n")
+    assert text.endswith("<!-- measured:end -->\n<!-- composed:begin -->\n<!-- composed:end -->\nafter\n")
 
 
 def test_plots_are_small_and_the_same_every_time(root: Path) -> None:
@@ -145,3 +150,66 @@ def test_the_committed_results_make_tables() -> None:
     assert not [
         path for path in (Path(__file__).parents[2], Path.home(), tempfile.gettempdir()) if str(path) in str(results)
     ]
+
+
+def _composed() -> dict[str, Any]:
+    def figures(value: float) -> dict[str, Any]:
+        names = ("mAP@10", "mAP@5", "mAP@25", "mAP@50", "R@1", "R@5", "R@10", "unwanted@10")
+        return {name: {"value": value + i, "low": value - 1, "high": value + 1} for i, name in enumerate(names)}
+
+    def run(method: str, value: float, level: str | None = None) -> dict[str, Any]:
+        families = {
+            "mood": {"queries": 3, "figures": figures(value + 0.04)},
+            "age": {"queries": 5, "figures": figures(9)},
+        }
+        strata = {"unseen": {"queries": 2, "figures": figures(value / 2)}} if method == "sum" else {}
+        parts = {"figures": figures(value), "families": families, "strata": strata}
+        return {"method": method, "level": level, "text_passes": 1, **parts}
+
+    return {
+        "protocol": "emojicir", "split": "test", "answered": 3400, "headline": "mAP@10", "unit": "per cent",
+        "methods": [run("sum", 8.26), run("product", 20.0)],
+        "negative": [run("sum", 8.0, "without"), run("sum", 7.0, "score")],
+        "skipped": {"lincir": ["a network"]}, "notes": ["A note."], "threads": 1, "versions": {"numpy": "2"},
+        "machine": {"processor": "CPU", "system": "Linux"}, "bundle": {"rows": 16_859, "gallery": "lens-base"},
+    }  # fmt: skip
+
+
+def test_composed_queries_have_tables_and_a_plot_once_they_were_measured(root: Path) -> None:
+    assert CliRunner().invoke(main, ["--root", str(root)]).exit_code == 0
+    assert not (root / "docs" / "plots" / "composed_emojicir.svg").exists()
+    path = root / "benchmarks" / "results" / "composed_emojicir.json"
+    path.write_text(json.dumps(_composed()))
+    assert (
+        "README.md, docs/measurements.md: not what" in CliRunner().invoke(main, ["--check", "--root", str(root)]).output
+    )
+    assert CliRunner().invoke(main, ["--root", str(root)]).exit_code == 0
+    assert CliRunner().invoke(main, ["--check", "--root", str(root)]).exit_code == 0
+    readme, measured = ((root / name).read_text() for name in ("README.md", "docs/measurements.md"))
+    sum_row = "| sum | 1 | 8.3 | 7.3 to 9.3 | 9.3 | 10.3 | 11.3 | 12.3 | 13.3 | 14.3 | 4.1 |"
+    assert readme.partition("<!-- composed:begin -->")[2].splitlines()[3] == sum_row
+    assert "| product | 1 | 20 | 19.0 to 21.0 | 21 | 22 | 23 | 24 | 25 | 26 |  |" in readme
+    assert sum_row in measured
+    assert "| mood | 3 | 8.3 | 20 |\n| age | 5 | 9 | 9 |" in measured
+    assert "| sum | off the score | 7 | 6.0 to 8.0 | 14 | 6.0 to 8.0 |" in measured
+    assert "- lincir was not measured: a network\n" in measured
+    plot = root / "docs" / "plots" / "composed_emojicir.svg"
+    before = plot.read_bytes()
+    assert before.startswith(b"<?xml") and CliRunner().invoke(main, ["--root", str(root)]).exit_code == 0
+    assert plot.read_bytes() == before
+
+
+def test_every_method_is_described_with_its_formula_source_and_parameters(root: Path) -> None:
+    assert CliRunner().invoke(main, ["--root", str(root)]).exit_code == 0
+    made = (root / "docs" / "composition.md").read_text()
+    for name, method in METHODS.items():
+        _, found, rest = made.partition(f"**{name}**: {method.about}")
+        described = rest.partition("\n\n")[0]
+        assert found
+        assert f"`{method.formula}`" in described
+        assert method.source in described
+        assert all((f"`{key}`" in described) != key.startswith("negative_") for key in method.parameters)
+    (root / "docs" / "composition.md").write_text(made.replace("**sum**", "**add**"))
+    assert "docs/composition.md: not what" in CliRunner().invoke(main, ["--check", "--root", str(root)]).output
+    committed = (ROOT / "docs" / "composition.md").read_text()
+    assert made.partition("<!-- methods:begin -->")[2].strip() in committed
