@@ -58,7 +58,7 @@ def inversion(
     replace: bool,
     as_json: bool,
 ) -> None:
-    r"""Train an inversion network through the frozen text tower of MODEL, and write it with what it is worth.
+    """Train an inversion network through the frozen text tower of MODEL, and write it with what it is worth.
 
     lincir learns from texts, pic2word from pictures, searle from both. A twentieth of the data is held out to measure
     on. A stopped training goes on where it was when the same command is given again.
@@ -67,7 +67,7 @@ def inversion(
     Example:
       pocketlens fit inversion --model lens-float --recipe lincir --data captions.txt --out lens-lincir
       pocketlens fit inversion ... --set noise=0.5 --set rate=1e-4
-    """
+    """  # noqa: D301  # click takes the escape itself
     from pocketlens.model import Model, find_model
     from pocketlens_export.fit.folder import Request, fit_inversion
     from pocketlens_export.fit.recipe import check_values
