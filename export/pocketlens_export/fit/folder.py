@@ -20,7 +20,8 @@ from pocketlens.files import new_folder
 from pocketlens.inspect import verify
 from pocketlens.model import Inversion, Model, ModelManifest
 from pocketlens.text import Tokenizer
-from pocketlens_export.fit.data import Data, Progress, read_data
+from pocketlens_export.fit.data import Progress, read_data
+from pocketlens_export.fit.keywords import resolve_tagger
 from pocketlens_export.fit.memory import remember_in
 from pocketlens_export.fit.network_graph import PRECISION, write_network
 from pocketlens_export.fit.networks import Network
@@ -75,12 +76,13 @@ def fit_inversion(request: Request, out: Path, *, replace: bool, progress: Progr
     import matplotlib  # noqa: F401  # drawn with at the very end: it should be missed before the training
 
     _check(request)
+    request = _resolved(request)
     with new_folder(out, replace=replace) as folder:
         if request.threads is not None:
             torch.set_num_threads(request.threads)
         setup = _prepare(request, progress)
         task = request.recipe.prepare(setup)
-        checkpoint = _checkpoint(request, setup.data)
+        checkpoint = _checkpoint(request, setup)
         curve = train(task, _schedule(request), checkpoint, report=report)
         manifest = _write(request, folder, setup, task.network, curve)
         verify(folder)
@@ -115,7 +117,7 @@ def _prepare(request: Request, progress: Progress) -> Setup:
     tokens = request.values["tokens"]
     assert isinstance(tokens, int)
     prompts = Prompts(tower, Tokenizer(model.file(spec.tokenizer), spec), tokens=tokens)
-    memory = remember_in(request.cache / "arrays", salt=model.manifest.files[spec.file].sha256)
+    memory = remember_in(request.cache / "arrays", salt=json.dumps(_place(model, tower.device), sort_keys=True))
     dim = model.manifest.space.dim
     return Setup(prompts, data, dim, spec.token_dim, request.values, request.seed, progress, memory)
 
@@ -135,20 +137,40 @@ def _schedule(request: Request) -> Schedule:
     )
 
 
-def _checkpoint(request: Request, data: Data) -> Path:
+def _resolved(request: Request) -> Request:
+    """Return the request with what it leaves to the installation decided, to be keyed and reported."""
+    if "tagger" not in request.values:
+        return request
+    return dataclasses.replace(
+        request, values={**request.values, "tagger": resolve_tagger(str(request.values["tagger"]))}
+    )
+
+
+def _place(model: Model, device: torch.device) -> dict[str, object]:
+    """Return all that embeddings of texts depend on beside the texts, down to their last bits."""
+    spec, files = model.manifest.text, model.manifest.files
+    assert spec is not None and spec.tokenizer is not None
+    return {
+        "tower": files[spec.file].sha256,
+        "tokenizer": files[spec.tokenizer].sha256,
+        "text": dataclasses.asdict(spec),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "threads": torch.get_num_threads(),
+        "versions": [__version__, torch.__version__],
+    }
+
+
+def _checkpoint(request: Request, setup: Setup) -> Path:
     """Return the checkpoint's path; all that the training's result depends on is in its name."""
-    spec = request.model.manifest.text
-    assert spec is not None
     asked = {
-        "tower": request.model.manifest.files[spec.file].sha256,
+        **_place(request.model, setup.prompts.device),
         "space": request.model.manifest.space.id,
         "recipe": request.recipe.name,
         "values": dict(request.values),
-        "data": data.sha256,
+        "data": list(setup.data.sha256.items()),  # their order is that of the rows
         "steps": request.steps,
         "batch": request.batch,
         "seed": request.seed,
-        "versions": [__version__, torch.__version__],
     }
     name = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
     request.cache.mkdir(parents=True, exist_ok=True)

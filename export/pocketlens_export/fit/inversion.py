@@ -21,6 +21,9 @@ _INITIAL_DEVIATION = 0.02
 _RATE, _WEIGHT_DECAY = 2e-2, 0.01
 _LEFT_OF_START = 0.99**350  # the share of the first step in the mean over time, as SEARLE's decay and steps have it
 
+INVERTING = (TEMPLATES, PHRASES, PHRASE_WEIGHT, _INITIAL_DEVIATION, _RATE, _WEIGHT_DECAY, _LEFT_OF_START)
+"""The constants that tokens found for a picture depend on."""
+
 
 class Phrases:
     """Texts with their keywords masked, and for each picture those whose embeddings are nearest to it.

@@ -17,8 +17,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
+from pocketlens.compose.method import Parameter
+from pocketlens.errors import MissingPart
+
 PLACE = "$"
 MAX_PLACES = 3  # in one text: each takes the same pseudo-token, and texts of places alone teach nothing
+_TAGGERS = ("spacy", "lexicon")
 _SPACY_KINDS = frozenset({"NOUN", "PROPN", "ADJ", "DET"})
 _WORD = re.compile(r"\w[\w'\u2019-]*|[^\w\s]")
 _LIST = Path(__file__).with_name("function_words.txt")
@@ -56,9 +60,31 @@ def mask_keywords(text: str, tag: Tagger, *, seed: int) -> str:
     return _replace([word.text for word in words], runs)
 
 
+def tagger_parameter() -> Parameter:
+    """Return the parameter of recipes that mask keywords."""
+    return Parameter("auto", "what tells keywords; auto: spaCy where it is installed", choices=("auto", *_TAGGERS))
+
+
+def resolve_tagger(name: str) -> str:
+    """Return which tagger "auto" means here, "spacy" or "lexicon"; another name as it is.
+
+    Raises:
+        MissingPart: it is spaCy's, which is not installed.
+    """
+    if name == "auto":
+        return "lexicon" if spacy_tagger() is None else "spacy"
+    if name == "spacy" and spacy_tagger() is None:
+        raise MissingPart("tagger is 'spacy', which needs spaCy and its en_core_web_sm; neither comes with pocketlens")
+    return name
+
+
 def find_tagger(name: str) -> Tagger:
-    """Return the lexicon's tagger for "lexicon"; for "auto", spaCy's where it is installed."""
-    found = spacy_tagger() if name == "auto" else None
+    """Return the tagger of a name that `resolve_tagger` takes.
+
+    Raises:
+        MissingPart: it is spaCy's, which is not installed.
+    """
+    found = spacy_tagger() if resolve_tagger(name) == "spacy" else None
     return lexicon_tagger() if found is None else found
 
 
@@ -77,6 +103,7 @@ def lexicon_tagger() -> Tagger:
     return tag
 
 
+@functools.cache
 def spacy_tagger() -> Tagger | None:
     """Return the tagger by spaCy's en_core_web_sm, or None where one of them is not installed."""
     try:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pocketlens._types import Int64s
 from pocketlens.compose.method import Parameter
-from pocketlens_export.fit.keywords import find_tagger, mask_keywords
+from pocketlens_export.fit.keywords import find_tagger, mask_keywords, tagger_parameter
 from pocketlens_export.fit.losses import add_noise, squared_distance
 from pocketlens_export.fit.recipe import Optimiser, Recipe, Setup, common_parameters, make_network
 
@@ -63,7 +63,7 @@ LINCIR = Recipe(
     parameters={
         **common_parameters(hidden=0, dropout=0.1, rate=3e-4),
         "noise": Parameter(1.0, "largest norm of the noise, as a share of the embedding's", 0.0, 10.0),
-        "tagger": Parameter("auto", "what tells keywords: spaCy where it is installed", choices=("auto", "lexicon")),
+        "tagger": tagger_parameter(),
     },
     departures=(
         "Embeddings are of unit length in training and in use, where LinCIR's are not: the runtime has no others.",

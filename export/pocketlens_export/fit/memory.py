@@ -13,6 +13,8 @@ from pocketlens._types import Float32s
 from pocketlens.files import write_file
 from pocketlens_export.fit.recipe import Memory
 
+_CODE = 1  # to be raised with every change to the code that makes remembered arrays
+
 
 def remember_in(folder: Path, *, salt: str) -> Memory:
     """Return a function that makes an array unless a file of it is in the folder.
@@ -42,7 +44,7 @@ def remember_in(folder: Path, *, salt: str) -> Memory:
 
 
 def _name(salt: str, key: Sequence[object]) -> str:
-    digest = hashlib.sha256(salt.encode())
+    digest = hashlib.sha256(f"{_CODE} {salt}".encode())
     for part in key:
         content = part if isinstance(part, bytes) else str(part).encode(errors="surrogatepass")
         digest.update(len(content).to_bytes(8, "little") + content)

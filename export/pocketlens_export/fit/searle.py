@@ -8,8 +8,8 @@ from torch import Tensor
 
 from pocketlens._types import Float32s, Int64s
 from pocketlens.compose.method import Parameter
-from pocketlens_export.fit.inversion import Phrases, invert_pictures
-from pocketlens_export.fit.keywords import find_tagger, mask_keywords
+from pocketlens_export.fit.inversion import INVERTING, Phrases, invert_pictures
+from pocketlens_export.fit.keywords import find_tagger, mask_keywords, tagger_parameter
 from pocketlens_export.fit.losses import distillation_loss, nt_xent
 from pocketlens_export.fit.recipe import Optimiser, Recipe, Setup, common_parameters, make_network
 
@@ -28,11 +28,12 @@ class Searle:
         self._held = _some(setup.data.held_pictures, HELD_OUT, setup.seed)
         texts = _texts(setup)
         tag = find_tagger(str(setup.values["tagger"]))
-        rows = setup.prompts.rows([mask_keywords(text, tag, seed=setup.seed) for text in texts])
+        masked = [mask_keywords(text, tag, seed=setup.seed) for text in texts]
+        rows = setup.prompts.rows(masked)
         targets = setup.encode(texts)
         self._phrases = Phrases(rows, targets, self._pictures)
-        self._teacher = _inverted(setup, self._pictures, texts, self._phrases)
-        self._held_teacher = _inverted(setup, self._held, texts, Phrases(rows, targets, self._held))
+        self._teacher = _inverted(setup, self._pictures, [*texts, *masked], self._phrases)
+        self._held_teacher = _inverted(setup, self._held, [*texts, *masked], Phrases(rows, targets, self._held))
         # A step's length is that of the phrases drawn, which no order of the pictures foretells.
         self.lengths = np.ones(len(self._pictures), dtype=np.int64)
 
@@ -68,11 +69,12 @@ def _texts(setup: Setup) -> list[str]:
 
 
 def _inverted(setup: Setup, pictures: Float32s, texts: list[str], phrases: Phrases) -> Float32s:
+    """Return the tokens found for pictures; `texts` are all that `phrases` were made of."""
     tokens = setup.count("tokens")
     if len(pictures) == 0:
         return np.zeros((0, tokens, setup.token_dim), dtype=np.float32)
     steps, batch = setup.count("inversion_steps"), setup.count("inversion_batch")
-    key = ["inverted", setup.seed, tokens, steps, batch, setup.values["tagger"], pictures.tobytes(), *texts]
+    key = ["inverted", INVERTING, setup.seed, tokens, steps, batch, pictures.tobytes(), *texts]
     return setup.memory(key, lambda: invert_pictures(setup, pictures, phrases, steps=steps, batch=batch))
 
 
@@ -92,7 +94,7 @@ SEARLE = Recipe(
         "inversion_steps": Parameter(150, "steps to find a picture's tokens", 1, 10_000),
         "inversion_batch": Parameter(128, "pictures that tokens are found for together", 1, 65_536),
         "phrases": Parameter(20_000, "texts of the regulariser, at most", 1, 10_000_000),
-        "tagger": Parameter("auto", "what tells keywords: spaCy where it is installed", choices=("auto", "lexicon")),
+        "tagger": tagger_parameter(),
     },
     departures=(
         "Tokens are found for 1,024 pictures in 150 steps each, for 100,000 pictures in 350 steps: a CPU's hours.",

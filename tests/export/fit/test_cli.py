@@ -19,12 +19,13 @@ import pytest
 from click.testing import CliRunner, Result
 
 from pocketlens.errors import BadQuery, EncoderMismatch, FormatError, MissingPart, PocketlensError, Refused
+from pocketlens.files import sha256_of
 from pocketlens.inspect import verify
 from pocketlens.model import Model, find_model
 from pocketlens_export.fit import folder, quality
 from pocketlens_export.fit.cli import fit
 from pocketlens_export.gallery.build import build_bundle
-from tests.folders import edit_json, files_below
+from tests.folders import edit_json, files_below, sign
 from tests.quantize import towers
 
 Fit = Callable[..., Result]
@@ -95,7 +96,14 @@ def test_the_report_says_what_was_done(run: Fit, tmp_path: Path) -> None:
     out = succeed(run("lincir", "--set", "noise=0.7"))
     assert "held_out_loss" in out and "inversion/lincir.onnx" in out
     page = (tmp_path / "out" / "inversion" / "lincir.md").read_text(encoding="utf-8")
-    for told in ("| noise | 0.7 |", "| steps | 6 |", "| texts.txt |", "| held-out texts | 1 |", "arXiv 2312.01998"):
+    for told in (
+        "| noise | 0.7 |",
+        "| steps | 6 |",
+        "| texts.txt |",
+        "| held-out texts | 1 |",
+        "| tagger | lexicon |",
+        "arXiv 2312.01998",
+    ):
         assert told in page
     plot = (tmp_path / "out" / "inversion" / "lincir.svg").read_text(encoding="utf-8")
     assert "held out" in plot and "<dc:date>" not in plot
@@ -169,6 +177,37 @@ def test_fresh_leaves_a_checkpoint_aside(run: Fit, tmp_path: Path, monkeypatch: 
     with pytest.raises(FormatError, match="give --fresh"):
         succeed(run("lincir"))
     succeed(run("lincir", "--fresh"))
+
+
+def test_a_checkpoint_and_arrays_are_those_of_one_training(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*anything: object, **more: object) -> object:
+        raise Refused("stopped before the end")
+
+    monkeypatch.setattr(folder, "measure_network", stop)
+    monkeypatch.setenv("POCKETLENS_CACHE", str(tmp_path / "cache"))
+    for name, texts in (("a", ["red dog", "old car", "red tree"]), ("b", ["small cat", "old boat", "red house"])):
+        (tmp_path / f"{name}.txt").write_text("\n".join(texts))
+    other = shutil.copytree(model, tmp_path / "other")
+    (other / "tokenizer.json").write_text(json.dumps(json.loads((model / "tokenizer.json").read_text()), indent=1))
+    sign(other / "model.json")
+
+    def made(*names: str, given: Path = model, threads: int = 1, tagger: str = "auto") -> tuple[int, int]:
+        """Return how many checkpoints and arrays there are after one more training."""
+        call = ["inversion", "--model", str(given), "--recipe", "lincir", "--steps", "2", "--threads", str(threads)]
+        call += [argument for name in names for argument in ("--data", str(tmp_path / f"{name}.txt"))]
+        call += ["--set", "hidden=8", "--set", f"tagger={tagger}", "--out", str(tmp_path / "out")]
+        with pytest.raises(Refused, match="stopped before"):
+            succeed(CliRunner().invoke(fit, call))
+        cache = tmp_path / "cache" / "fit"
+        return len(list(cache.glob("*.pt"))), len(list(cache.glob("arrays/*.npy")))
+
+    assert made("a", "b") == made("a", "b") == (1, 2)
+    assert made("a", "b", tagger="lexicon") == (1, 2)  # what auto is where spaCy is not installed
+    assert made("b", "a") == (2, 3)  # the held-out text is the same
+    assert made("b", "a", threads=2) == (3, 5)
+    assert made("b", "a", given=other) == (4, 7)
 
 
 @pytest.mark.parametrize(

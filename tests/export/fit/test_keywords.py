@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import sys
+from types import SimpleNamespace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pocketlens.errors import MissingPart
 from pocketlens_export.fit.keywords import (
     MAX_PLACES,
     PLACE,
@@ -13,6 +17,8 @@ from pocketlens_export.fit.keywords import (
     find_tagger,
     lexicon_tagger,
     mask_keywords,
+    resolve_tagger,
+    spacy_tagger,
 )
 
 
@@ -81,3 +87,20 @@ def test_any_text_gets_places(text: str) -> None:
 
 def test_the_lexicon_can_be_asked_for() -> None:
     assert mask_keywords("a cat", find_tagger("lexicon"), seed=0) == "$"
+
+
+def test_auto_is_what_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "spacy", None)  # importing it fails
+    spacy_tagger.cache_clear()
+    assert (resolve_tagger("auto"), resolve_tagger("lexicon")) == ("lexicon", "lexicon")
+    for resolve in (resolve_tagger, find_tagger):
+        with pytest.raises(MissingPart, match="tagger is 'spacy', which needs spaCy"):
+            resolve("spacy")
+
+    noun = SimpleNamespace(text="up", pos_="NOUN", is_space=False)
+    monkeypatch.setitem(sys.modules, "spacy", SimpleNamespace(load=lambda name, disable: lambda text: [noun]))
+    spacy_tagger.cache_clear()
+    assert (resolve_tagger("auto"), resolve_tagger("spacy"), resolve_tagger("lexicon")) == ("spacy", "spacy", "lexicon")
+    assert find_tagger("auto")("up") == [Word("up", True, True)]
+    monkeypatch.undo()
+    spacy_tagger.cache_clear()
