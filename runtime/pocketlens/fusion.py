@@ -1,9 +1,10 @@
 """Search by several scores that a method fuses into one: every row of a small gallery, candidates in a large one.
 
 Candidates are the rows nearest to each vector of the query and to a fan of weighted sums of them. What methods fuse
-grows with the scores of the wanted vectors and falls with those of the unwanted ones, and its level sets bulge towards
-the good corner; so the best rows lie on the outer edge of the cloud of scores, and each of them leads in the direction
-of some weighted sum. A weighted sum of scores is the score of a weighted sum of vectors, which an index finds.
+never falls when the score of a wanted vector rises, nor rises with that of an unwanted one, and its level sets bulge
+towards the good corner; so the best rows lie on the outer edge of the cloud of scores, and each of them leads in the
+direction of some weighted sum. That is the score of a weighted sum of vectors, which an index finds.
+(WeiMoCIR is the exception: a small share of its score is no function of the others, but of what a row is called.)
 
 The constants were measured: benchmarks/results/fusion.json.
 """

@@ -23,6 +23,16 @@ def texts_vector(vectors: Vector, texts: tuple[Text, ...]) -> Vector:
     return n(np.sum([text.weight * n(v.astype(np.float64)) for text, v in zip(texts, vectors, strict=True)], axis=0))
 
 
+def best_below(a: float, b: float, r: float, harris: float) -> float:
+    """Return BASIC's score of the best of many rows that match no better in either respect; 0 without any."""
+    if a == 0 or b == 0:
+        return 0.0
+    shares = np.geomspace(1e-5, 1, 6_000)
+    x, y = np.concatenate([a * shares, np.full(6_000, a)]), np.concatenate([np.full(6_000, b), b * shares])
+    harmony = (x * y - harris * (x + y) ** 2) / (x * y)
+    return float((x ** (2 / (1 + r)) * y ** (2 * r / (1 + r)) * harmony).max())
+
+
 class Reference:
     """Scores of one query over a kit's gallery, by method name."""
 
@@ -107,8 +117,7 @@ class Reference:
         def fuse(s: list[float], vectors: list[Vector]) -> float:
             least = [float(self.values["floor"]) * self.deviation(q) for q in vectors]
             a, b = (max(0.0, (score + low) / low) for score, low in zip(s, least, strict=True))
-            a, b = a ** (2 / (1 + self.r)), b ** (2 * self.r / (1 + self.r))
-            return float(a * b - float(self.values["harris"]) * (a + b) ** 2)
+            return best_below(a, b, self.r, float(self.values["harris"]))
 
         return self.by_vectors([image, self.t - self.mu_t()], fuse, centred=True)
 
