@@ -7,6 +7,7 @@ compares the result with the sha256 that are committed, `--commit` replaces what
 from __future__ import annotations
 
 import argparse
+import functools
 import gzip
 import hashlib
 import json
@@ -21,7 +22,7 @@ from emojicir.gallery import Gallery, picture_id
 from emojicir.lens_base import fetch, fingerprint
 from emojicir.names import Concept, read_concepts
 from emojicir.queries import CASES, NEGATIVE_CASES, PER_TARGET, SEED, Query, build_queries
-from emojicir.render import FOLDERS, write_vendor
+from emojicir.render import FOLDERS, leave_out_copies, write_vendor
 from emojicir.tables import HERE, PHRASINGS, read_tables
 
 LOG = logging.getLogger("emojicir")
@@ -65,6 +66,20 @@ def counts(queries: Iterable[Query]) -> dict[str, dict[str, dict[str, int]]]:
     return table
 
 
+def copies(queries: Iterable[Query], pictures: Path) -> list[str]:
+    """Return the ids of queries with an answer whose file has the bytes of the reference or of what is unwanted."""
+
+    @functools.cache
+    def digest(name: str) -> str:
+        return hashlib.sha256((pictures / name).read_bytes()).hexdigest()
+
+    return [
+        query.id
+        for query in queries
+        if not {digest(a) for a in query.answers}.isdisjoint(map(digest, (query.reference, *query.unwanted)))
+    ]
+
+
 def _sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -92,7 +107,11 @@ def _summary(
 
 
 def build(cache: Path, out: Path) -> dict[str, Any]:
-    """Build the benchmark in `out` and return what emojicir.json says."""
+    """Build the benchmark in `out` and return what emojicir.json says.
+
+    Raises:
+        ValueError: a query's answer is its reference, or what is unwanted, under another name.
+    """
     packages = fetch(cache)
     folder = packages["emojibase-data"][2] / "en" / "data.json"
     extras = packages["openmoji"][2] / "data" / "openmoji.json"
@@ -103,9 +122,13 @@ def build(cache: Path, out: Path) -> dict[str, Any]:
     vendors: dict[str, list[str]] = {}
     for vendor, (package, inner) in FOLDERS.items():
         vendors[vendor] = write_vendor(vendor, packages[package][2] / inner, concepts, out / "pictures")
-        LOG.info("%s: %d pictures", vendor, len(vendors[vendor]))
+    vendors = leave_out_copies(vendors, out / "pictures")
+    for vendor, keys in vendors.items():
+        LOG.info("%s: %d pictures", vendor, len(keys))
     queries = build_queries(Gallery(concepts, vendors), read_tables())
     LOG.info("%d queries", len(queries))
+    if wrong := copies(queries, out / "pictures"):
+        raise ValueError(f"{len(wrong)} queries have an answer that is their reference or is unwanted, as {wrong[0]}")
     files = {
         "queries.jsonl": "".join(f"{query.line()}\n" for query in queries),
         "pictures.tsv": _pictures_tsv(vendors, concepts),

@@ -1,7 +1,8 @@
 """From Unicode names to structure: which emoji are one concept but for skin tone, gender or hair.
 
 A concept is a code point sequence without variation selectors. What is shared by its genders is its stem ("running",
-"scientist", "person: red hair"); its root is the same emoji without a skin tone, and decides its splits.
+"scientist", "person: red hair"); its base is the stem without hair, and decides its split. Its root is the same emoji
+without a skin tone, and decides in which split lens-base had it.
 """
 
 from __future__ import annotations
@@ -73,12 +74,17 @@ class Concept:
     @property
     def base(self) -> str:
         """The name without tone, gender and hair."""
-        return _HAIR.sub("", self.stem)
+        return _bare(self.stem)
 
     @property
     def seen(self) -> bool:
         """Whether lens-base was trained on the untoned emoji."""
         return self.encoder == TRAIN
+
+
+def _bare(stem: str) -> str:
+    """Return a stem without hair."""
+    return _HAIR.sub("", stem)
 
 
 def key_of(hexcode: str) -> str:
@@ -105,6 +111,16 @@ def stem_of(label: str, labels: frozenset[str]) -> tuple[str, str]:
     return label, ("person" if {f"woman {label}", f"man {label}"} <= labels else "")
 
 
+def base_of(label: str, labels: frozenset[str]) -> str:
+    """Return the base of an untoned emoji of Unicode: its name without gender and hair; `labels` are all of them."""
+    return _bare(stem_of(label, labels)[0])
+
+
+def part_of_label(label: str, labels: frozenset[str]) -> str:
+    """Return train, validation or test: EmojiCIR's split of an untoned emoji of Unicode, which is that of its base."""
+    return part_of(base_of(label, labels))
+
+
 def _toned(row: Mapping[str, Any]) -> Iterable[tuple[str, str, int]]:
     for skin in row.get("skins", ()):
         tone = skin["tone"]
@@ -121,11 +137,11 @@ def read_concepts(
     for row in rows:
         root, label = key_of(row["hexcode"]), row["label"]
         stem, gender = stem_of(label, labels)
-        split, encoder = part_of(label), split_of_label(label)
+        split, encoder = part_of_label(label, labels), split_of_label(label)
         for key, name, tone in ((root, label, 0), *_toned(row)):
             found[key] = Concept(key, name, root, stem, gender, tone, split, encoder)
     for row in openmoji:
         key, label = key_of(row["hexcode"]), row["annotation"]
         if key not in found and not row["skintone"]:
-            found[key] = Concept(key, label, key, label, "", 0, part_of(label), split_of_label(label))
+            found[key] = Concept(key, label, key, label, "", 0, part_of(_bare(label)), split_of_label(label))
     return found

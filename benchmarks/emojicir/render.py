@@ -61,6 +61,26 @@ def _looks(image: Image.Image) -> str:
     return hashlib.sha256(ground.tobytes()).hexdigest()
 
 
+def leave_out_copies(vendors: Mapping[str, list[str]], out: Path) -> dict[str, list[str]]:
+    """Delete each outline in `out` that looks as another vendor's picture of its concept; return the keys that stay.
+
+    OpenMoji draws some emoji in black alone, and has the same drawing twice.
+    """
+    others: dict[str, list[str]] = defaultdict(list)
+    for vendor in (v for v in vendors if v != OUTLINE):
+        for key in vendors[vendor]:
+            others[key].append(vendor)
+
+    def looks(vendor: str, key: str) -> str:
+        with Image.open(out / vendor / f"{key}.webp") as image:
+            return _looks(image.convert("RGBA"))
+
+    copies = [key for key in vendors[OUTLINE] if looks(OUTLINE, key) in {looks(v, key) for v in others[key]}]
+    for key in copies:
+        (out / OUTLINE / f"{key}.webp").unlink()
+    return {**vendors, OUTLINE: sorted(set(vendors[OUTLINE]) - set(copies))}
+
+
 def write_vendor(vendor: str, folder: Path, concepts: Mapping[str, Concept], out: Path) -> list[str]:
     """Write a vendor's pictures as `out`/`vendor`/KEY.webp and return their keys, sorted.
 

@@ -4,8 +4,8 @@
     names.txt      the vocabulary: frequent nouns of WordNet, ImageNet's class names, emoji names
     pictures/      for Pic2Word and SEARLE: emoji and clip art, as PNG on white
 
-Of the emoji, only concepts of EmojiCIR's train part are used, in texts, names and pictures; clip art whose title is a
-validation or test concept of the emoji is left out. Everything is sorted and seeded.
+Of the emoji, only those whose base EmojiCIR has in its train part are used, in texts, names and pictures; clip art
+whose title is the concept of another emoji is left out. Everything is sorted and seeded.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ from split import concept_of
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "benchmarks"))
 
-from emojicir.split import TRAIN, part_of
+from emojicir.names import Concept, key_of, read_concepts
+from emojicir.split import TRAIN
 
 SEED = 0
 GLOSSES = 30_000
@@ -38,11 +39,17 @@ LEAST_USES = 2
 _QUOTED = re.compile(r'"([^"]+)"')
 
 
-def emoji_rows(packages: dict[str, Package]) -> list[dict[str, Any]]:
-    """Return emojibase's rows of EmojiCIR's train part."""
+def read_emoji(packages: dict[str, Package]) -> tuple[list[dict[str, Any]], dict[str, Concept]]:
+    """Return emojibase's rows, and EmojiCIR's concepts by key: those rows and OpenMoji's own emoji."""
     path = packages["emojibase-data"].folder / "en" / "data.json"
     rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
-    return [row for row in rows if "group" in row and part_of(row["label"]) == TRAIN]
+    extras = json.loads((packages["openmoji"].folder / "data" / "openmoji.json").read_text(encoding="utf-8"))
+    return rows, read_concepts(rows, extras)
+
+
+def train_rows(rows: list[dict[str, Any]], concepts: dict[str, Concept]) -> list[dict[str, Any]]:
+    """Return the rows of EmojiCIR's train part, without components such as hair alone."""
+    return [row for row in rows if "group" in row and concepts[key_of(row["hexcode"])].split == TRAIN]
 
 
 def emoji_texts(rows: list[dict[str, Any]]) -> Iterator[str]:
@@ -90,11 +97,9 @@ def wordnet_nouns(package: Package) -> Iterator[str]:
     yield from (lemma.replace("_", " ") for lemma, count in sorted(uses.items()) if count >= LEAST_USES)
 
 
-def left_out(packages: dict[str, Package]) -> set[str]:
-    """Return the concepts of EmojiCIR's validation and test parts."""
-    path = packages["emojibase-data"].folder / "en" / "data.json"
-    rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
-    return {concept_of(row["label"]) for row in rows if "group" in row and part_of(row["label"]) != TRAIN}
+def left_out(concepts: dict[str, Concept]) -> set[str]:
+    """Return what lens-base's recipe reads from the untoned names of EmojiCIR's validation and test parts."""
+    return {concept_of(c.name) for c in concepts.values() if c.tone == 0 and c.split != TRAIN}
 
 
 def training_pictures(packages: dict[str, Package], hidden: set[str]) -> list[Picture]:
@@ -115,8 +120,9 @@ def write_pictures(pictures: list[Picture], folder: Path) -> None:
 def write(cache: Path, out: Path) -> None:
     """Write the three."""
     packages, wordnet = fetch_all(cache), fetch_debian("wordnet-base", cache)
-    rows, hidden = emoji_rows(packages), left_out(packages)
-    pictures = training_pictures(packages, hidden)
+    every_row, concepts = read_emoji(packages)
+    rows = train_rows(every_row, concepts)
+    pictures = training_pictures(packages, left_out(concepts))
     out.mkdir(parents=True, exist_ok=True)
     glosses = sorted(set(wordnet_texts(wordnet)))
     random.Random(SEED).shuffle(glosses)
