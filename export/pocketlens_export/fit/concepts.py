@@ -18,7 +18,8 @@ from pocketlens.errors import EncoderMismatch, FormatError, MissingPart, Refused
 from pocketlens.files import new_folder, write_file
 from pocketlens.inspect import verify
 from pocketlens.model import Model, ModelManifest, Vocabulary
-from pocketlens_export.fit.data import Progress, read_texts
+from pocketlens.text import clean_text
+from pocketlens_export.fit.data import Progress, read_lines, read_texts
 from pocketlens_export.fit.seal import copy_files, seal
 
 CONCEPTS = "concepts.npz"
@@ -54,7 +55,7 @@ def fit_concepts(request: Request, out: Path, *, replace: bool, progress: Progre
     """Write a copy of `request.into` with concepts.npz, and return its manifest.
 
     Raises:
-        FormatError: a file holds no names, or `out` exists.
+        FormatError: a file holds no names or one alone, a name has nothing to read, or `out` exists.
         MissingPart: the model has no text tower or no tokenizer, or the other one no text tower.
         EncoderMismatch: `into` is of another space.
         Refused: the codes are too far from the vectors.
@@ -64,7 +65,7 @@ def fit_concepts(request: Request, out: Path, *, replace: bool, progress: Progre
         raise EncoderMismatch(f"{request.into.path} is of space {into.space.id}, expected {model.space.id}")
     if into.text is None:
         raise MissingPart(f"{request.into.path} has no text tower, which a vocabulary belongs to")
-    names = list(dict.fromkeys(read_texts(request.names)))
+    names = read_names(request.names, request.model)
     contrast = list(dict.fromkeys(read_texts(request.contrast)))
     encoder = TextEncoder(request.model, threads=request.threads)
     with new_folder(out, replace=replace) as folder:
@@ -83,6 +84,23 @@ def fit_concepts(request: Request, out: Path, *, replace: bool, progress: Progre
         ))  # fmt: skip
         verify(folder)
     return manifest
+
+
+def read_names(path: Path, model: Model) -> list[str]:
+    """Return the different names in a file, in its order.
+
+    Raises:
+        FormatError: there are fewer than two, or of one the model reads nothing; the message says the line.
+    """
+    rule = model.manifest.text.clean if model.manifest.text else "whitespace"
+    names: dict[str, None] = {}
+    for number, name in read_lines(path):
+        if not any(sign.isprintable() and sign != " " for sign in clean_text(name, rule)):
+            raise FormatError(f"{path}: line {number} is {name!a}, of which the model reads nothing; expected a name")
+        names[name] = None
+    if len(names) < 2:
+        raise FormatError(f"{path} holds the name {next(iter(names))!r} alone; expected two or more to tell apart")
+    return list(names)
 
 
 def to_scaled_codes(vectors: Float32s) -> tuple[Int8s, Float32s]:
@@ -110,7 +128,8 @@ def contrastive_subspace(names: Float32s, contrast: Float32s) -> Float32s:
 
     Contrastive principal components as BASIC takes them (arXiv 2510.25387, §3.2): the eigenvectors of
     C = (1 - a) A'A / (nA - 1) - a B'B / (nB - 1) with eigenvalues above 0, at most 250, the largest first. A are the
-    names and B the contrast, both minus the mean name; a = 0.2.
+    names and B the contrast, both minus the mean name; a = 0.2. An eigenvalue that is small beside C's largest one of
+    either sign, as float32 tells numbers apart, is rounding and counts as 0.
 
     Args:
         names: float32 (nA, dim).
@@ -119,7 +138,7 @@ def contrastive_subspace(names: Float32s, contrast: Float32s) -> Float32s:
     mean = names.mean(axis=0, dtype=np.float64)
     spread = (1 - CONTRAST_SHARE) * _scatter(names - mean) - CONTRAST_SHARE * _scatter(contrast - mean)
     values, vectors = np.linalg.eigh(spread)  # rising
-    kept = np.flatnonzero(values > max(values[-1], 0) * np.finfo(np.float32).eps)[::-1][:DIRECTIONS]
+    kept = np.flatnonzero(values > np.abs(values).max() * np.finfo(np.float32).eps)[::-1][:DIRECTIONS]
     return np.ascontiguousarray(vectors[:, kept].T, dtype=np.float32)
 
 

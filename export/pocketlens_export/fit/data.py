@@ -24,6 +24,7 @@ from pocketlens_export.gallery.scan import Loaded, list_files, load_all
 HELD_OUT_ONE_IN = 20
 MAX_TEXT_CHARACTERS = 4_096  # what the runtime reads of a text
 _BATCH = 32
+_BYTE_ORDER_MARK = "\ufeff"  # also between files that were put together
 _SUFFIXES = (".txt", ".tsv", ".txt.gz", ".tsv.gz")
 
 Progress = Callable[[str, int, int], None]
@@ -80,12 +81,17 @@ def read_data(paths: Sequence[Path], model: Model, *, progress: Progress, thread
 
 
 def read_texts(path: Path) -> list[str]:
-    """Return the texts of a file, one a line, white space collapsed; a .tsv's first column.
+    """Return the texts of a file, one a line; see `read_lines`."""
+    return [text for _, text in read_lines(path)]
 
-    Lines that are empty or start with `#` are passed over.
+
+def read_lines(path: Path) -> list[tuple[int, str]]:
+    """Return line number and text of a file's texts, white space collapsed; of a .tsv the first column.
+
+    Lines that are empty or start with `#` are passed over; a byte order mark is dropped wherever it stands.
 
     Raises:
-        FormatError: it is no such file, is not UTF-8, a line is too long, or there is no text.
+        FormatError: it is no such file, is not UTF-8, a line is too long or holds NUL, or there is no text.
     """
     name = path.name.lower()
     if not name.endswith(_SUFFIXES):
@@ -99,7 +105,7 @@ def read_texts(path: Path) -> list[str]:
     for number, line in enumerate(lines, start=1):
         text = _line(path, number, line, is_table=".tsv" in name)
         if text and not text.startswith("#"):
-            texts.append(text)
+            texts.append((number, text))
     if not texts:
         raise FormatError(f"{path} holds no text; expected one a line")
     return texts
@@ -107,10 +113,12 @@ def read_texts(path: Path) -> list[str]:
 
 def _line(path: Path, number: int, line: bytes, *, is_table: bool) -> str:
     try:
-        text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+        text = line.decode()
     except UnicodeDecodeError as error:
         raise FormatError(f"{path}: line {number} is not UTF-8: {error}") from error
-    text = " ".join((text.split("\t")[0] if is_table else text).split())
+    text = " ".join((text.split("\t")[0] if is_table else text).replace(_BYTE_ORDER_MARK, "").split())
+    if "\0" in text:
+        raise FormatError(f"{path}: line {number} holds NUL, which no text does; expected UTF-8")
     if len(text) > MAX_TEXT_CHARACTERS:
         raise FormatError(f"{path}: line {number} has {len(text)} characters, expected at most {MAX_TEXT_CHARACTERS}")
     return text

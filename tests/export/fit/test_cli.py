@@ -19,7 +19,6 @@ import pytest
 from click.testing import CliRunner, Result
 
 from pocketlens.errors import BadQuery, EncoderMismatch, FormatError, MissingPart, PocketlensError, Refused
-from pocketlens.files import sha256_of
 from pocketlens.inspect import verify
 from pocketlens.model import Model, find_model
 from pocketlens_export.fit import folder, quality

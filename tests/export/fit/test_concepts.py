@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +18,12 @@ from pocketlens_export.fit.concepts import (
     check_codes,
     contrastive_subspace,
     fit_concepts,
+    read_names,
     to_scaled_codes,
 )
 from pocketlens_export.fit.data import read_texts
 from tests.colours import write_colours
+from tests.folders import edit_json
 
 
 def ignore(stage: str, done: int, total: int) -> None:
@@ -124,3 +127,36 @@ def test_models_that_do_not_do(tmp_path: Path, colours: Path, bundle: Path, name
         fit(bundle / "image", names, tmp_path / "out", into=colours)
     with pytest.raises(FormatError, match="exists already"):
         fit(colours, names, other)
+
+
+def test_rounding_gives_no_direction(rng: np.random.Generator) -> None:
+    contrast: Float32s = rng.standard_normal((40, 12)).astype(np.float32)
+    name = rng.standard_normal((1, 12))
+    assert contrastive_subspace(name.astype(np.float32), contrast).shape == (0, 12)
+    alike = (name + 1e-7 * rng.standard_normal((5, 12))).astype(np.float32)
+    assert contrastive_subspace(alike, contrast).shape == (0, 12)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("dog\ndog\n", r"names\.txt holds the name 'dog' alone; expected two or more"),
+        ("dog\n\u200b\ncat\n", r"names\.txt: line 2 is '\\u200b', of which the model reads nothing"),
+        ("dog\n&nbsp;\ncat\n", r"names\.txt: line 2 is '&nbsp;'"),
+        ("# of things\ndog\nc\0t\n", r"names\.txt: line 3 holds NUL"),
+    ],
+)
+def test_names_that_do_not_do(tmp_path: Path, colours: Path, names: Path, content: str, message: str) -> None:
+    names.write_text(content, encoding="utf-8")
+    with pytest.raises(FormatError, match=message):
+        fit(colours, names, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_name_may_be_a_sign_or_not_as_the_model_reads(tmp_path: Path, colours: Path, names: Path) -> None:
+    names.write_text("dog\n!?\n")
+    assert read_names(names, Model.open(colours)) == ["dog", "!?"]
+    other = shutil.copytree(colours, tmp_path / "other")
+    edit_json(other / "model.json", text__clean="canonicalize")
+    with pytest.raises(FormatError, match=r"line 2 is '!\?', of which"):
+        read_names(names, Model.open(other))

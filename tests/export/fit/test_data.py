@@ -31,6 +31,7 @@ def write(path: Path, content: bytes) -> Path:
     ("name", "content", "texts"),
     [
         ("a.txt", b"\xef\xbb\xbf# comment\n\n  a  red\tdog \r\nsnow\n", ["a red dog", "snow"]),
+        ("a.txt", b"\xef\xbb\xbfred\n\xef\xbb\xbf# comment\nblue \xef\xbb\xbf\n\xef\xbb\xbf\n", ["red", "blue"]),
         ("a.tsv", b"a dog\tx.png\n\ty.png\n# no\tz\ncat", ["a dog", "cat"]),
         ("a.txt.gz", b"a dog\ncat\n", ["a dog", "cat"]),
         ("a.TSV.GZ", b"a dog\t1\n", ["a dog"]),
@@ -48,6 +49,7 @@ def test_texts(tmp_path: Path, name: str, content: bytes, texts: list[str]) -> N
         ("a.csv", b"a dog", r"neither a folder nor a file of texts; expected \.txt"),
         ("a.txt", b"a dog\n\xff\xfe\n", r"a\.txt: line 2 is not UTF-8"),
         ("a.txt", b"# nothing\n\n", "holds no text"),
+        ("a.txt", b"a dog\nc\0at\n", "line 2 holds NUL"),
         ("a.txt", b"x\n" + b"y" * 4_097, "line 2 has 4097 characters, expected at most 4096"),
     ],
 )
