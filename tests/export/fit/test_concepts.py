@@ -130,7 +130,7 @@ def test_models_that_do_not_do(tmp_path: Path, colours: Path, bundle: Path, name
 
 
 def test_rounding_gives_no_direction(rng: np.random.Generator) -> None:
-    contrast: Float32s = rng.standard_normal((40, 12)).astype(np.float32)
+    contrast: Float32s = rng.standard_normal((5, 12)).astype(np.float32)  # leaves directions untouched
     name = rng.standard_normal((1, 12))
     assert contrastive_subspace(name.astype(np.float32), contrast).shape == (0, 12)
     alike = (name + 1e-7 * rng.standard_normal((5, 12))).astype(np.float32)
