@@ -18,6 +18,8 @@ import numpy as np
 from pocketlens._types import Float32s, Int64s
 from pocketlens.codes import to_units
 from pocketlens.compose.method import Composed, Scores
+from pocketlens.compose.scores import LEAST_DEVIATION
+from pocketlens.compose.weights import LEAST_NORM
 from pocketlens.gallery import Gallery
 from pocketlens.index import check_k
 
@@ -25,7 +27,6 @@ EXHAUSTIVE_ROWS = 100_000  # up to this many every row is scored
 CANDIDATES = 400  # rows of each sum
 _SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the second wanted vector in a sum
 _AVOIDED = (0.0, 0.5, 1.0)  # of each unwanted vector, taken off the sum
-_LEAST_DEVIATION = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,23 +83,25 @@ def search_fused(gallery: Gallery, composed: Composed, *, k: int, exhaustive: bo
 def fan(vectors: Float32s, deviations: Float32s, negatives: int) -> Float32s:
     """Return the directions in which candidates are looked for, float32 (n, dim).
 
-    Each vector counts by the deviation of its scores over the gallery, so that no score outweighs the others.
+    Each vector counts by the deviation of its scores over the gallery, so that no score outweighs the others. Sums that
+    cancel out are left out: what is wanted may be unwanted too.
 
     Args:
         vectors: float32 (p, dim), the last `negatives` of them unwanted.
         deviations: float32 (p,), of their scores over the gallery.
         negatives: how many are unwanted.
     """
-    scaled = vectors / np.maximum(deviations, _LEAST_DEVIATION)[:, np.newaxis]  # (p, dim)
+    scaled = vectors / np.maximum(deviations, LEAST_DEVIATION)[:, np.newaxis]  # (p, dim)
     wanted, unwanted = scaled[: len(scaled) - negatives], scaled[len(scaled) - negatives :].sum(axis=0)
     sums = list(wanted)
     if len(wanted) == 2:
         sums = [(1.0 - share) * wanted[0] + share * wanted[1] for share in _SHARES]
     elif len(wanted) > 2:
         sums.append(wanted.mean(axis=0))
-    if negatives == 0:
-        return np.asarray(sums, dtype=np.float32)
-    return np.asarray([each - amount * unwanted for each in sums for amount in _AVOIDED], dtype=np.float32)
+    amounts = _AVOIDED if negatives else (0.0,)
+    directions = np.asarray([each - amount * unwanted for each in sums for amount in amounts], dtype=np.float32)
+    least = LEAST_NORM * np.linalg.norm(wanted, axis=1).max()  # below it there is only rounding
+    return np.asarray(directions[np.linalg.norm(directions, axis=1) > least])
 
 
 def top(scores: Float32s, k: int) -> Int64s:

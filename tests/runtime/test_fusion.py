@@ -158,3 +158,16 @@ def test_the_fan_by_hand() -> None:
     assert fan(vectors[:1], deviations[:1], 0).tolist() == [[1, 0]]
     assert fan(vectors, deviations, 0).shape == (4, 2)
     assert np.isfinite(fan(vectors[:2], np.zeros(2, dtype=np.float32), 0)).all()
+    opposite = fan(np.array([[1, 0], [-2, 0]], dtype=np.float32), np.array([1, 2], dtype=np.float32), 0)
+    assert opposite.tolist() == [[1, 0], [0.5, 0], [-0.5, 0], [-1, 0]]  # the sum in the middle has no direction
+
+
+@pytest.mark.parametrize("name", ["product", "weicom", "image"])
+def test_the_querys_own_picture_may_be_unwanted(gallery: Gallery, kit: ArrayKit, name: str) -> None:
+    query, method = Query(PICTURES[0], (Text("text 0"),)), find_method(name)
+    own = compose(query, None, kit, method).vectors[:1]  # what candidates are looked for with cancels out exactly
+    composed = compose(query, Negative(own, np.ones(1, dtype=np.float32)), kit, method)
+    found = [search_fused(gallery, composed, k=10, exhaustive=exhaustive) for exhaustive in (False, True)]
+    assert len(found[0].rows) == len(found[1].rows) == 10
+    if name != "image":
+        assert found[0].rows.tolist() == found[1].rows.tolist()
