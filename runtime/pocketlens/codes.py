@@ -12,6 +12,7 @@ import numpy as np
 from pocketlens._types import Float32s, Int8s
 from pocketlens.errors import BadQuery
 
+LEAST_DEVIATION = 1e-3  # of scores over a gallery: below it, among like pictures, there is only float16's rounding
 _LEVELS = 127.0
 
 

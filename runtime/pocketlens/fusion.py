@@ -16,9 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from pocketlens._types import Float32s, Int64s
-from pocketlens.codes import to_units
+from pocketlens.codes import LEAST_DEVIATION, to_units
 from pocketlens.compose.method import Composed, Scores
-from pocketlens.compose.scores import LEAST_DEVIATION
 from pocketlens.compose.weights import LEAST_NORM
 from pocketlens.gallery import Gallery
 from pocketlens.index import check_k

@@ -16,7 +16,7 @@ import numpy as np
 from pocketlens import __version__
 from pocketlens._native import ort
 from pocketlens._types import Float16s, Float32s
-from pocketlens.codes import make_rotation, to_codes
+from pocketlens.codes import LEAST_DEVIATION, make_rotation, to_codes
 from pocketlens.errors import BadQuery, CorruptFile, FormatError
 from pocketlens.files import check_file, read_arrays, sha256_of
 from pocketlens.index import Index, IndexSpec, spec_for
@@ -28,7 +28,6 @@ from pocketlens.tune import tune_graph
 FORMAT = "pocketlens-gallery"
 VERSION = 1
 MANIFEST = "gallery.json"
-_LEAST_DEVIATION = 1e-3  # below it, in a gallery of like pictures, there is only the rounding of float16
 _CODES, _ORIGINALS, _ITEMS, _STATS = "index.usearch", "rescore.f16", "items.sqlite", "stats.npz"
 
 
@@ -103,7 +102,7 @@ class Gallery:
             query: float32 (dim,), a unit vector.
             cosines: float32 (n,).
         """
-        deviation = float(np.sqrt(max(float(query @ self.covariance @ query), _LEAST_DEVIATION**2)))
+        deviation = float(np.sqrt(max(float(query @ self.covariance @ query), LEAST_DEVIATION**2)))
         return np.asarray((cosines - query @ self.mean) / deviation, dtype=np.float32)
 
     def sample(self, count: int) -> Float32s:

@@ -14,6 +14,7 @@ from pocketlens._types import Float32s
 from pocketlens.bundle import check_space, read_bundle
 from pocketlens.codes import to_units
 from pocketlens.compose.method import Value
+from pocketlens.compose.weights import LEAST_NORM
 from pocketlens.encoder import ImageEncoder, TextEncoder
 from pocketlens.errors import BadQuery, MissingPart
 from pocketlens.fusion import Fused, search_fused
@@ -95,7 +96,7 @@ class Lens:
         vectors = [self._encode_part(part) for part in shorthand(text, image, None)]
         total = np.sum(vectors, axis=0)
         norm = float(np.linalg.norm(total))
-        if norm < 1e-6:
+        if norm < LEAST_NORM:
             raise BadQuery("the text and the picture cancel out: their sum has no direction")
         return np.asarray(total / norm, dtype=np.float32)
 

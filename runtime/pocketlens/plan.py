@@ -22,6 +22,7 @@ from pocketlens.compose import (
     missing,
 )
 from pocketlens.compose.method import Value
+from pocketlens.compose.weights import LEAST_NORM
 from pocketlens.errors import BadQuery, MissingPart
 from pocketlens.ingredients import has_need, measured_figures
 from pocketlens.model import ModelManifest
@@ -29,7 +30,6 @@ from pocketlens.parts import Part
 
 AUTO = "auto"
 ASKED = "asked for"
-_LEAST_NORM = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +129,7 @@ def _merged(vectors: Sequence[Float32s], pictures: Sequence[Part]) -> Float32s |
         return vectors[0]
     total = np.sum([part.weight * vector for part, vector in zip(pictures, vectors, strict=True)], axis=0)
     norm = float(np.linalg.norm(total))
-    if norm < _LEAST_NORM * sum(part.weight for part in pictures):
+    if norm < LEAST_NORM * sum(part.weight for part in pictures):
         raise BadQuery("the pictures cancel out: their weighted sum has no direction")
     return np.asarray(total / norm, dtype=np.float32)
 

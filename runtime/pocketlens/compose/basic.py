@@ -18,9 +18,10 @@ import math
 import numpy as np
 
 from pocketlens._types import Float32s
+from pocketlens.codes import LEAST_DEVIATION
 from pocketlens.compose.method import Composed, Kit, Method, Parameter, Query, Scores, Values
 from pocketlens.compose.product import centred_image, centred_text
-from pocketlens.compose.scores import LEAST_DEVIATION, centre
+from pocketlens.compose.scores import centre
 from pocketlens.compose.values import number, whole
 from pocketlens.compose.weights import length, score_powers, text_ratio
 

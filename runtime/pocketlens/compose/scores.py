@@ -8,9 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pocketlens._types import Float32s
+from pocketlens.codes import LEAST_DEVIATION
 from pocketlens.compose.method import Scores
-
-LEAST_DEVIATION = 1e-6  # below it every row scores the same, and what is left is rounding
 
 
 def centre(scores: Scores) -> Float32s:
@@ -19,7 +18,7 @@ def centre(scores: Scores) -> Float32s:
 
 
 def standardise(scores: Scores) -> Float32s:
-    """Return scores in deviations from their means, float32 (p, n); 0 where a vector scores every row the same."""
+    """Return scores in deviations from their means, float32 (p, n); 0 where only rounding tells a vector's apart."""
     deviations = scores.deviations[:, np.newaxis]
     steady = deviations < LEAST_DEVIATION
     return np.where(steady, np.float32(0), centre(scores) / np.where(steady, np.float32(1), deviations))

@@ -25,3 +25,5 @@ def test_standard_scores_by_hand() -> None:
     np.testing.assert_allclose(centre(scores), [[0.2, -0.2], [0.0, 0.2]], atol=1e-6)
     np.testing.assert_allclose(standardise(scores), [[1, -1], [0, 0]], atol=1e-6)
     assert standardise(scores).dtype == np.float32
+    rounding = scores_of([[0.5002, 0.4998]], [0.5], [2e-4])  # of float16 rows: no row stands out
+    assert standardise(rounding).tolist() == [[0, 0]]
