@@ -8,19 +8,34 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from pocketlens.cli import printable
-from pocketlens.errors import BadQuery
+from pocketlens.errors import FormatError
+from pocketlens_export.fit.settings import read_settings
 
 if TYPE_CHECKING:
-    from pocketlens.model import ModelManifest
+    from pocketlens.model import Model, ModelManifest
 
 _PATH = click.Path(path_type=Path)
 _RECIPES = ("lincir", "pic2word", "searle")
 _LINE_SECONDS = 20.0  # between two lines of progress where there is no terminal
+_INVERSION = """Train an inversion network through the frozen text tower of MODEL, and write it with what it is worth.
+
+lincir learns from texts, pic2word from pictures, searle from both. A twentieth of the data is held out to measure on.
+A stopped training goes on where it was when the same command is given again.
+
+Gradients need a float32 tower. `pocketlens export` makes one from a checkpoint; lens-base's own does not ship, `make
+lens-base` in a checkout leaves it in build/lens-base/float. --into puts the network beside the quantized towers.
+
+\b
+Example:
+  pocketlens fit inversion --model lens-float --recipe lincir --data captions.txt --out lens-lincir --into lens-base
+  pocketlens fit inversion ... --set noise=0.5 --set rate=1e-4
+"""
 
 
 @click.group(short_help="Fit what composed queries need to a frozen model.")
@@ -28,8 +43,8 @@ def fit() -> None:
     """Fit inversion networks and vocabularies to a frozen model, for queries of a picture and words."""
 
 
-@fit.command(short_help="Train a network that turns a picture into a word.")
-@click.option("--model", required=True, help="A model folder with a float text tower, or a shipped model's name.")
+@fit.command(help=_INVERSION, short_help="Train a network that turns a picture into a word.")
+@click.option("--model", required=True, help="A model folder with a float text tower; those that ship have none.")
 @click.option("--recipe", required=True, type=click.Choice(_RECIPES), help="How to train.")
 @click.option("--data", required=True, multiple=True, type=_PATH,
               help="Texts (.txt, .tsv, .gz), a folder of pictures, a gallery or bundle. Repeatable.")  # fmt: skip
@@ -58,37 +73,18 @@ def inversion(
     replace: bool,
     as_json: bool,
 ) -> None:
-    """Train an inversion network through the frozen text tower of MODEL, and write it with what it is worth.
-
-    lincir learns from texts, pic2word from pictures, searle from both. A twentieth of the data is held out to measure
-    on. A stopped training goes on where it was when the same command is given again.
-
-    \b
-    Example:
-      pocketlens fit inversion --model lens-float --recipe lincir --data captions.txt --out lens-lincir
-      pocketlens fit inversion ... --set noise=0.5 --set rate=1e-4
-    """  # noqa: D301  # click takes the escape itself
-    from pocketlens.model import Model, find_model
+    """Run the command."""
     from pocketlens_export.fit.folder import Request, fit_inversion
     from pocketlens_export.fit.recipe import check_values
     from pocketlens_export.fit.recipes import RECIPES
 
     chosen = RECIPES[recipe]
     values = check_values(chosen, read_settings(settings))
-    opened = Model.open(find_model(model))
+    source, target = _open_models(model, into)
+    steps, batch = steps or chosen.steps, batch or chosen.batch
     request = Request(
-        opened,
-        Model.open(find_model(into)) if into else opened,
-        chosen,
-        values,
-        tuple(data),
-        steps or chosen.steps,
-        batch or chosen.batch,
-        seed,
-        threads,
-        cache_folder(),
-        fresh,
-    )
+        source, target, chosen, values, tuple(data), steps, batch, seed, threads, cache_folder(), fresh
+    )  # fmt: skip
     with _Progress() as progress:
         manifest = fit_inversion(request, out, replace=replace, progress=progress.stage, report=progress.training)
     _print(manifest, recipe, out, as_json)
@@ -120,12 +116,10 @@ def concepts(
     Writes concepts.npz: the names, their vectors in 8 bits, and the directions in which names differ more than the ways
     to show them do.
     """
-    from pocketlens.model import Model, find_model
     from pocketlens_export.fit.concepts import CONCEPTS, CONTRAST, Request, fit_concepts
 
-    opened = Model.open(find_model(model))
-    target = Model.open(find_model(into)) if into else opened
-    request = Request(opened, target, names, contrast or CONTRAST, source or names.name, threads)
+    source_model, target = _open_models(model, into)
+    request = Request(source_model, target, names, contrast or CONTRAST, source or names.name, threads)
     with _Progress() as progress:
         manifest = fit_concepts(request, out, replace=replace, progress=progress.stage)
     made, size = manifest.concepts, manifest.files[CONCEPTS].size_bytes
@@ -135,29 +129,29 @@ def concepts(
         click.echo(json.dumps({"count": made.count, "source": made.source, "quality": quality, "size_bytes": size}))
         return
     click.echo(f"{out}: {made.file}, {made.count} names, {size / 1e6:.2f} MB")
-
-
-def read_settings(settings: Sequence[str]) -> dict[str, str]:
-    """Return NAME=VALUE pairs by name.
-
-    Raises:
-        BadQuery: one is no such pair, or a name stands twice.
-    """
-    found: dict[str, str] = {}
-    for setting in settings:
-        name, equals, value = setting.partition("=")
-        if not equals or not name:
-            raise BadQuery(f"--set {setting!r} is no NAME=VALUE")
-        if name in found:
-            raise BadQuery(f"--set {name} is given twice")
-        found[name.strip()] = value.strip()
-    return found
+    _print_next(manifest, out)
 
 
 def cache_folder() -> Path:
     """Return the folder of checkpoints: POCKETLENS_CACHE or the user's cache."""
     cache = os.environ.get("POCKETLENS_CACHE")
     return (Path(cache) if cache else Path.home() / ".cache" / "pocketlens") / "fit"
+
+
+def _open_models(model: str, into: str | None) -> tuple[Model, Model]:
+    """Return the models to fit to and to copy, which are one without `into`."""
+    source = _open_model("--model", model)
+    return source, _open_model("--into", into) if into else source
+
+
+def _open_model(option: str, name: str) -> Model:
+    from pocketlens.bundle import MANIFEST
+    from pocketlens.model import Model, find_model
+
+    folder = find_model(name)
+    if (folder / MANIFEST).is_file():
+        raise FormatError(f"{option}: {name} is a bundle, expected a model folder; the one of its texts is {name}/text")
+    return Model.open(folder)
 
 
 class _Progress:
@@ -227,3 +221,12 @@ def _print(manifest: ModelManifest, recipe: str, out: Path, as_json: bool) -> No
     for name, value in quality.items():
         click.echo(f"{name:24} {value:.4f}")
     click.echo(f"{out}: {made.file}, {size / 1e6:.2f} MB; how it was trained is in inversion/{recipe}.md")
+    _print_next(manifest, out)
+
+
+def _print_next(manifest: ModelManifest, out: Path) -> None:
+    """Print the commands that put the written folder into a bundle."""
+    image = f" --image {quote(str(out))}" if manifest.image else ""
+    click.echo(f"next: pocketlens pack --gallery BUNDLE/gallery --text {quote(str(out))}{image} --out NEW-BUNDLE")
+    if manifest.image:
+        click.echo(f"  or: pocketlens index PICTURES --model {quote(str(out))} --out NEW-BUNDLE")

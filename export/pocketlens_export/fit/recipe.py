@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, Protocol, cast
 
 import torch
 from torch import Tensor
 
 from pocketlens._types import Float32s, Int64s
-from pocketlens.compose.method import Parameter, Value, Values
+from pocketlens.compose.method import Method, Parameter, Value, Values
+from pocketlens.compose.values import check_values as values_of
 from pocketlens.errors import BadQuery
 from pocketlens_export.fit.data import Data, Progress
 from pocketlens_export.fit.networks import Network
@@ -121,8 +121,8 @@ class Recipe:
 def common_parameters(*, hidden: int, dropout: float, rate: float) -> dict[str, Parameter]:
     """Return the parameters that all recipes have."""
     return {
-        "hidden": Parameter(hidden, "width of the hidden layers; 0: four times the embedding", 0, 16_384),
-        "tokens": Parameter(1, "pseudo-tokens of a picture", 1, 16),
+        "hidden": Parameter(hidden, "width of the hidden layers; 0: four times the embedding", 0, 16_384, whole=True),
+        "tokens": Parameter(1, "pseudo-tokens of a picture", 1, 16, whole=True),
         "dropout": Parameter(dropout, "share of hidden values dropped in training", 0.0, 0.9),
         "rate": Parameter(rate, "learning rate", 1e-7, 1.0),
         "decay": Parameter("constant", "what the rate does after the warm-up", choices=("constant", "cosine")),
@@ -137,27 +137,16 @@ def check_values(recipe: Recipe, given: Mapping[str, str]) -> dict[str, Value]:
     Raises:
         BadQuery: a parameter is unknown, or its value is not one it can have.
     """
-    for name in given:
-        if name not in recipe.parameters:
-            raise BadQuery(f"{recipe.name} has no parameter {name!r}, expected one of {', '.join(recipe.parameters)}")
-    values = {name: parameter.default for name, parameter in recipe.parameters.items()}
-    return values | {name: _value(name, recipe.parameters[name], text) for name, text in given.items()}
+    # A recipe has what is looked at of a method: a name and parameters.
+    values = values_of(cast(Method, recipe), {name: _number_or_text(text) for name, text in given.items()})
+    return {name: int(value) if recipe.parameters[name].whole else value for name, value in values.items()}
 
 
-def _value(name: str, parameter: Parameter, text: str) -> Value:
-    if parameter.choices:
-        if text not in parameter.choices:
-            raise BadQuery(f"{name} is {text!r}, expected one of {', '.join(parameter.choices)}")
-        return text
+def _number_or_text(text: str) -> Value:
     try:
-        number = float(text)
+        return float(text)
     except ValueError:
-        number = math.nan
-    is_whole = isinstance(parameter.default, int)
-    if not parameter.least <= number <= parameter.most or (is_whole and number != int(number)):
-        kind = "an integer" if is_whole else "a number"
-        raise BadQuery(f"{name} is {text!r}, expected {kind} from {parameter.least:g} to {parameter.most:g}")
-    return int(number) if is_whole else number
+        return text
 
 
 def make_network(setup: Setup, *, activation: Literal["gelu", "relu"]) -> Network:

@@ -90,10 +90,10 @@ SEARLE = Recipe(
     prepare=Searle,
     parameters={
         **common_parameters(hidden=0, dropout=0.5, rate=1e-4),
-        "pictures": Parameter(1_024, "pictures that tokens are found for", 2, 1_000_000),
-        "inversion_steps": Parameter(150, "steps to find a picture's tokens", 1, 10_000),
-        "inversion_batch": Parameter(128, "pictures that tokens are found for together", 1, 65_536),
-        "phrases": Parameter(20_000, "texts of the regulariser, at most", 1, 10_000_000),
+        "pictures": Parameter(1_024, "pictures that tokens are found for", 2, 1_000_000, whole=True),
+        "inversion_steps": Parameter(150, "steps to find a picture's tokens", 1, 10_000, whole=True),
+        "inversion_batch": Parameter(128, "pictures that tokens are found for together", 1, 65_536, whole=True),
+        "phrases": Parameter(20_000, "texts of the regulariser, at most", 1, 10_000_000, whole=True),
         "tagger": tagger_parameter(),
     },
     departures=(

@@ -98,7 +98,8 @@ def _load(path: Path) -> onnx.ModelProto:
     if integer:
         raise FormatError(
             f"{path} computes in integers ({', '.join(integer)}), which gives no gradients; fit on the float32 folder "
-            "and attach the result to this one with --into"
+            "it was made from (`make lens-base` leaves lens-base's in build/lens-base/float) and attach the result to "
+            "this one with --into"
         )
     return graph
 

@@ -94,6 +94,9 @@ def test_every_recipe_makes_a_folder(run: Fit, model: Path, tmp_path: Path, reci
 def test_the_report_says_what_was_done(run: Fit, tmp_path: Path) -> None:
     out = succeed(run("lincir", "--set", "noise=0.7"))
     assert "held_out_loss" in out and "inversion/lincir.onnx" in out
+    made = tmp_path / "out"
+    assert f"pocketlens pack --gallery BUNDLE/gallery --text {made} --image {made} --out NEW-BUNDLE" in out
+    assert f"pocketlens index PICTURES --model {made} --out NEW-BUNDLE" in out
     page = (tmp_path / "out" / "inversion" / "lincir.md").read_text(encoding="utf-8")
     for told in (
         "| noise | 0.7 |",
@@ -212,14 +215,14 @@ def test_a_checkpoint_and_arrays_are_those_of_one_training(
 @pytest.mark.parametrize(
     ("more", "error", "message"),
     [
-        (["--set", "noise"], BadQuery, "--set 'noise' is no NAME=VALUE"),
-        (["--set", "noise=1", "--set", "noise=2"], BadQuery, "--set noise is given twice"),
-        (["--set", "scale=9"], BadQuery, "lincir has no parameter 'scale'"),
+        (["--set", "noise"], BadQuery, "--set is 'noise', expected NAME=VALUE"),
+        (["--set", "noise=1", "--set", "noise=2"], BadQuery, r"--set noise is given twice: '1' and '2'"),
+        (["--set", "scale=9"], BadQuery, "lincir: there is no parameter 'scale'"),
         (["--data", "nothing.txt"], FormatError, r"nothing\.txt cannot be read"),
         (["--model", "nowhere"], FormatError, "neither a model folder nor a model that ships"),
-        (["--model", "lens-base"], FormatError, "computes in integers"),
+        (["--model", "lens-base"], FormatError, r"computes in integers .* leaves lens-base's in build/lens-base/float"),
         (["--into", "lens-base"], EncoderMismatch, "expected that of"),
-        (["--recipe", "searle", "--set", "rate=0"], BadQuery, "rate is '0'"),
+        (["--recipe", "searle", "--set", "rate=0"], BadQuery, "rate is 0, expected a number"),
     ],
 )
 def test_bad_input_leaves_nothing(
@@ -256,6 +259,21 @@ def test_a_stored_network_that_differs_is_refused(run: Fit, tmp_path: Path, monk
     with pytest.raises(Refused, match=r"stored with 8-bit weights has cosine -?\d\.\d+ to the trained one"):
         succeed(run("lincir"))
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("option", ["--model", "--into"])
+def test_a_bundle_is_no_model_folder(run: Fit, data: tuple[Path, Path], option: str) -> None:
+    with pytest.raises(FormatError, match=rf"{option}: .*bundle is a bundle, expected .* is .*bundle/text$"):
+        succeed(run("lincir", option, str(data[1])))
+
+
+def test_a_folder_without_an_image_tower_is_packed_alone(data: tuple[Path, Path], tmp_path: Path) -> None:
+    (tmp_path / "names.txt").write_text("dog\ncat\n")
+    call = ["concepts", "--model", str(data[1] / "text"), "--names", str(tmp_path / "names.txt")]
+    shown = succeed(CliRunner().invoke(fit, [*call, "--out", str(tmp_path / "a b")]))
+    assert shown.splitlines()[-1] == (
+        f"next: pocketlens pack --gallery BUNDLE/gallery --text '{tmp_path}/a b' --out NEW-BUNDLE"
+    )
 
 
 def test_concepts(model: Path, tmp_path: Path) -> None:

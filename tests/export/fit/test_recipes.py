@@ -188,11 +188,11 @@ def test_every_recipe_learns_and_measures(make_setup: MakeSetup, name: str) -> N
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"nois": "1"}, "lincir has no parameter 'nois', expected one of hidden, tokens"),
+        ({"nois": "1"}, r"lincir: there is no parameter 'nois' \(did you mean noise\?\); known: hidden, tokens"),
         ({"noise": "loud"}, "noise is 'loud', expected a number from 0 to 10"),
         ({"noise": "-1"}, "expected a number from 0 to 10"),
         ({"noise": "nan"}, "expected a number from 0 to 10"),
-        ({"tokens": "1.5"}, "tokens is '1.5', expected an integer from 1 to 16"),
+        ({"tokens": "1.5"}, "tokens is 1.5, expected an integer from 1 to 16"),
         ({"decay": "linear"}, "decay is 'linear', expected one of constant, cosine"),
     ],
 )
@@ -213,7 +213,8 @@ def test_defaults_lie_in_their_ranges() -> None:
     for recipe in RECIPES.values():
         for name, parameter in recipe.parameters.items():
             given = check_values(recipe, {name: str(parameter.default)})
-            assert given[name] == parameter.default
+            assert given[name] == parameter.default and type(given[name]) is type(parameter.default)
+            assert parameter.whole == isinstance(parameter.default, int)
 
 
 def test_a_shift_needs_both_kinds(make_setup: MakeSetup) -> None:
