@@ -22,6 +22,7 @@ from pocketlens.compose import (
     missing,
 )
 from pocketlens.compose.method import Value
+from pocketlens.compose.negative import PARAMETERS as NEGATIVE
 from pocketlens.compose.weights import LEAST_NORM
 from pocketlens.errors import BadQuery, MissingPart
 from pocketlens.ingredients import has_need, measured_figures
@@ -60,7 +61,8 @@ class Plan:
             BadImage: a picture cannot be decoded.
             MissingPart: the bundle lacks a tower.
         """
-        pictures = [part for part in self.parts if part.kind == "image" and part.weight > 0]
+        wanted = [part for part in self.parts if part.kind == "image" and part.weight > 0]
+        pictures = wanted if "image" in self.method.needs else []  # the method text ignores them: a tower may be absent
         query = _query(self.parts, _merged([encode(part) for part in pictures], pictures))
         unwanted = [part for part in self.parts if part.weight < 0]
         negative = None
@@ -82,8 +84,8 @@ def plan_query(
         manifest: of the text tower, which names the bundle's networks, vocabulary and measured figures.
 
     Raises:
-        BadQuery: the method or a parameter is unknown, a value is out of range, or the method needs a part that the
-            query lacks.
+        BadQuery: the method or a parameter is unknown, a value is out of range, the method needs a part that the query
+            lacks, or a parameter is about what is unwanted and nothing is.
         MissingPart: the bundle lacks what the method needs; everything that is missing is listed.
     """
 
@@ -105,7 +107,7 @@ def plan_query(
             raise MissingPart(f"method {method.name} cannot be used with this bundle, which lacks {'; '.join(lacks)}")
     values = check_values(method, parameters)
     if not any(part.weight < 0 for part in parts):
-        values = {name: value for name, value in values.items() if not name.startswith("negative_")}
+        values = _without_negatives(values, parameters or {})
     return Plan(tuple(parts), method, values, why)
 
 
@@ -138,6 +140,13 @@ def _check_parts(method: Method, query: Query) -> None:
     for need, words, found in (("image", "a picture", query.image is not None), ("text", "a text", query.texts)):
         if need in method.needs and not found:
             raise BadQuery(f"method {method.name} needs {words}, and the query wants none")
+
+
+def _without_negatives(values: Mapping[str, Value], given: Mapping[str, Value]) -> dict[str, Value]:
+    for name in given:
+        if name in NEGATIVE:
+            raise BadQuery(f"{name} is given, and nothing is unwanted in the query")
+    return {name: value for name, value in values.items() if name not in NEGATIVE}
 
 
 def _reason(query: Query, method: Method, figures: Mapping[str, float]) -> str:

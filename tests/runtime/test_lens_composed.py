@@ -226,6 +226,11 @@ RED, NIGHT = ("image", "red.png"), ("text", "at night")
         ({"text": "a", "parameters": 3}, "parameters is of type int, expected values by name"),
         ({"text": "a", "parameters": [("x", 1)]}, "parameters is of type list"),
         ({"parts": [NIGHT, RED], "method": None}, "there is no method None"),
+        (
+            {"text": "a", "image": "red.png", "parameters": {"negative_strength": 2}},
+            "negative_strength is given, and nothing is unwanted in the query",
+        ),
+        ({"text": "a", "parameters": {"negative_level": "vector"}}, "negative_level is given, and nothing is unwanted"),
     ],
 )
 def test_a_wrong_query_is_a_bad_query(
@@ -288,6 +293,10 @@ def test_a_bundle_without_an_image_tower_says_so(composing: Path, pictures: Path
     pack_bundle(tmp_path / "b", gallery=composing / "gallery", text=Model.open(composing / "text"), image=None)
     with pocketlens.open(tmp_path / "b") as lens:
         assert lens.search(text="red", negative="people").method == "text"
+        found = lens.search(text="red", image=pictures / "red.png", method="text")  # it ignores the picture
+        assert list(found) == list(lens.search(text="red"))
+        with pytest.raises(pocketlens.MissingPart, match="no image tower"):
+            lens.search(parts=[("text", "red"), ("image", pictures / "red.png", -1.0)], method="text")
         with pytest.raises(pocketlens.MissingPart, match="no image tower"):
             lens.search(text="red", image=pictures / "red.png")
 
