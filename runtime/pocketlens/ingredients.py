@@ -10,21 +10,22 @@ import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from pocketlens._types import Float32s
 from pocketlens.concepts import Concepts, read_concepts
 from pocketlens.encoder import TextEncoder
-from pocketlens.errors import MissingPart
+from pocketlens.errors import BadImage, MissingPart
 from pocketlens.gallery import Gallery
 from pocketlens.index import MAX_K
 from pocketlens.model import Model, ModelManifest
 from pocketlens.network import InversionNetwork
-from pocketlens.picture import Picture
+from pocketlens.picture import Picture, read_picture
+from pocketlens.text import readable
 
-CACHED = 256  # vectors; half a megabyte at 512 dimensions
+CACHED = 256  # vectors; half a megabyte at 512 dimensions, and with the longest texts that they are known by 5 MB
 
 
 class Ingredients:
@@ -74,6 +75,7 @@ class Ingredients:
 
     def encode_texts(self, texts: list[str]) -> Float32s:
         """Return unit vectors, float32 (n, dim); those that are not remembered are encoded in one run."""
+        texts = [readable(text) for text in texts]  # what the tokenizer sees of them
         return self._cache.rows([("text", text) for text in texts], lambda new: self._encode([texts[i] for i in new]))
 
     def encode_prompts(self, prompts: list[str], pseudo_tokens: Float32s) -> Float32s:
@@ -81,7 +83,8 @@ class Ingredients:
 
         Those that are not remembered are encoded in one run for each number of `$` in a prompt.
         """
-        tokens = pseudo_tokens.tobytes()
+        prompts = [readable(prompt) for prompt in prompts]  # what the tokenizer sees of them
+        tokens = hashlib.sha256(pseudo_tokens.tobytes()).digest()
 
         def encode(new: list[int]) -> Float32s:
             found: dict[int, Float32s] = {}
@@ -112,13 +115,22 @@ class Ingredients:
         matches = self._gallery.index.search(vector[np.newaxis], k=min(count, MAX_K))
         return self._gallery.index.vectors(matches.rows[0, : int(matches.counts[0])])
 
-    def encode_picture(self, picture: Picture, encode: Callable[[], Float32s]) -> Float32s:
-        """Return a picture's unit vector, float32 (dim,): the remembered one of these bytes, or what `encode` gives."""
-        content = _content(picture)
-        if content is None:
-            return encode()
+    def encode_picture(self, picture: Picture, encode: Callable[[Picture], Float32s]) -> Float32s:
+        """Return a picture's unit vector, float32 (dim,): the remembered one of its bytes, or what `encode` gives.
+
+        A file is read once: what is encoded is what the vector is known by.
+
+        Raises:
+            BadImage: the file cannot be read, is no regular one or is too large; or `encode` cannot decode the picture.
+        """
+        if isinstance(picture, Image.Image):
+            return encode(picture)
+        content = picture if isinstance(picture, bytes) else read_picture(picture)
         key = ("picture", hashlib.sha256(content).digest())
-        rows = self._cache.rows([key], lambda _: encode()[np.newaxis])
+        try:
+            rows = self._cache.rows([key], lambda _: encode(content)[np.newaxis])
+        except BadImage as error:
+            raise error if isinstance(picture, bytes) else BadImage(str(picture), error.reason) from error
         return np.asarray(rows[0])
 
     def _encode(self, texts: list[str]) -> Float32s:
@@ -185,7 +197,8 @@ class _Cache:
             known = {key: self._vectors[key] for key in keys if key in self._vectors}
         new = [place for place, key in enumerate(keys) if key not in known and key not in keys[:place]]
         if new:
-            known |= {keys[place]: vector for place, vector in zip(new, make(new), strict=True)}
+            made = zip(new, make(new), strict=True)
+            known |= {keys[place]: vector.copy() for place, vector in made}  # a row would keep its whole batch
         with self._lock:
             for key in keys:
                 self._vectors[key] = known[key]
@@ -193,13 +206,3 @@ class _Cache:
             while len(self._vectors) > self._size:
                 self._vectors.popitem(last=False)
         return np.stack([known[key] for key in keys])
-
-
-def _content(picture: Picture) -> bytes | None:
-    """Return a picture's bytes; None of a PIL image, and of a file that cannot be read: the encoder says why."""
-    if isinstance(picture, bytes):
-        return picture
-    try:
-        return Path(picture).read_bytes() if isinstance(picture, str | Path) else None
-    except (OSError, ValueError):
-        return None

@@ -23,6 +23,7 @@ from pocketlens.graph import check_threads
 from pocketlens.hits import Hit, Hits
 from pocketlens.index import check_k
 from pocketlens.ingredients import Ingredients
+from pocketlens.items import Item
 from pocketlens.model import Model
 from pocketlens.parts import GivenPart, Part, read_parts, shorthand
 from pocketlens.picture import Picture
@@ -66,7 +67,7 @@ class Lens:
             image: a picture as bytes, path or PIL image.
             negative: texts of what is not wanted.
             parts: instead of these three, `(kind, value)` or `(kind, value, weight)` each, with kind "text" or "image"
-                and a weight from -100 to 100 (1 unless given), negative for what is not wanted.
+                and a weight from 0.001 to 100 (1 unless given), with a minus for what is not wanted.
             method: how to compose a query of several parts; see `pocketlens methods`. "auto" takes what was measured
                 best of what the bundle has.
             parameters: values of the method's parameters; those left out take their defaults.
@@ -167,7 +168,7 @@ class Lens:
         def encode(part: Part) -> Float32s:
             if isinstance(part.value, str) and part.kind == "text":
                 return np.asarray(kit.encode_texts([part.value])[0])
-            return kit.encode_picture(part.value, lambda: self._encode_part(part))
+            return kit.encode_picture(part.value, self._encode_picture)
 
         composed = plan.compose(kit, encode)
         if composed.fuse is None:
@@ -180,15 +181,25 @@ class Lens:
         if part.kind == "text":
             assert isinstance(part.value, str)
             return np.asarray(self.text_encoder().encode([part.value])[0])
-        return np.asarray(self.image_encoder().encode([part.value])[0])
+        return self._encode_picture(part.value)
+
+    def _encode_picture(self, picture: Picture) -> Float32s:
+        return np.asarray(self.image_encoder().encode([picture])[0])
 
     def _hits(self, found: Fused, k: int) -> list[Hit]:
         hits = []
         for row, score, cosine, z in zip(found.rows, found.scores, found.cosines, found.z_scores, strict=True):
-            for item in self.gallery.items.of_row(int(row)):  # exact duplicates share a row
+            for item in self._items(int(row)):  # exact duplicates share a row
                 figures = (float(score), float(cosine), float(z))
                 hits.append(Hit(item.id, item.uri, *figures, item.width, item.height, item.attributes))
         return hits[:k]
+
+    def _items(self, row: int) -> list[Item]:
+        try:
+            return self.gallery.items.of_row(row)
+        except BadQuery:  # the database is closed
+            self._check_open()
+            raise
 
     def _ingredients(self) -> Ingredients:
         with self._lock:

@@ -9,6 +9,7 @@ two levels of 255 (Pillow picks the order of its two passes by the sizes, and ro
 from __future__ import annotations
 
 import io
+import stat
 import threading
 import warnings
 from collections.abc import Iterator
@@ -34,6 +35,7 @@ FORMATS = (
     "TIFF",
 )  # never formats with an interpreter or a poor record behind them
 MAX_PIXELS = 100_000_000
+MAX_BYTES = 8 * MAX_PIXELS  # of a file that is read whole: four uncompressed channels of 16 bits
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
@@ -69,6 +71,24 @@ def decode(picture: Picture) -> Image.Image:
         raise
     except Exception as error:  # Pillow raises SyntaxError, struct.error and others on hostile bytes
         raise BadImage(name, _reason(error)) from error
+
+
+def read_picture(path: str | Path) -> bytes:
+    """Return the bytes of a picture's file, before anything is decoded.
+
+    Raises:
+        BadImage: it is no regular file, is larger than any picture that `decode` takes, or cannot be read.
+    """
+    try:
+        found = Path(path).stat()  # opening a pipe would wait for its writer
+        if not stat.S_ISREG(found.st_mode):
+            raise BadImage(str(path), "no regular file")
+        if found.st_size > MAX_BYTES:
+            raise BadImage(str(path), f"{found.st_size} bytes, expected at most {MAX_BYTES}")
+        with Path(path).open("rb") as file:
+            return file.read(found.st_size)
+    except (OSError, ValueError) as error:  # ValueError: the path holds NUL or a lone surrogate
+        raise BadImage(str(path), _reason(error)) from error
 
 
 def preprocess(image: Image.Image, spec: PictureSpec) -> Uint8s:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import re
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -8,13 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from pocketlens.compose import METHODS, Kit, missing
-from pocketlens.encoder import TextEncoder
-from pocketlens.errors import CorruptFile, MissingPart
+from pocketlens.encoder import ImageEncoder, TextEncoder
+from pocketlens.errors import BadImage, CorruptFile, MissingPart
 from pocketlens.gallery import Gallery
 from pocketlens.ingredients import CACHED, Ingredients, has_need, measured_figures
 from pocketlens.model import Model
+from pocketlens.picture import MAX_BYTES, Picture
 from tests.folders import add_concepts, add_inversion, flip
 
 
@@ -105,11 +109,12 @@ def test_the_vector_used_least_recently_is_forgotten(kit: Ingredients, encoder: 
 
 
 def test_pictures_are_known_by_their_bytes(kit: Ingredients, tmp_path: Path) -> None:
-    calls: list[int] = []
+    calls: list[object] = []
 
-    def make(value: float) -> Callable[[], np.ndarray]:
-        def encode() -> np.ndarray:
-            calls.append(1)
+    def make(value: float) -> Callable[[Picture], np.ndarray]:
+        def encode(picture: Picture) -> np.ndarray:
+            calls.append(picture)
+            path.write_bytes(b"three")  # what is written meanwhile is another picture
             return np.full(4, value, dtype=np.float32)
 
         return encode
@@ -120,10 +125,50 @@ def test_pictures_are_known_by_their_bytes(kit: Ingredients, tmp_path: Path) -> 
     assert kit.encode_picture(b"one", make(2)).tolist() == [1] * 4
     path.write_bytes(b"two")
     assert kit.encode_picture(str(path), make(3)).tolist() == [3] * 4
-    assert len(calls) == 2
-    for unreadable in (tmp_path / "nothing", "a\0b"):
-        assert kit.encode_picture(unreadable, make(4)).tolist() == [4] * 4
-    assert len(calls) == 4
+    assert calls == [b"one", b"two"]
+    image = Image.new("RGB", (1, 1))
+    assert kit.encode_picture(image, make(4)).tolist() == [4] * 4
+    assert calls[2:] == [image]
+
+
+def test_only_a_regular_file_of_bounded_size_is_read(kit: Ingredients, tmp_path: Path) -> None:
+    def encode(picture: Picture) -> np.ndarray:
+        raise AssertionError("nothing is encoded")
+
+    pipe, large = tmp_path / "pipe", tmp_path / "large"
+    os.mkfifo(pipe)
+    with large.open("wb") as file:
+        file.truncate(MAX_BYTES + 1)  # takes no room on the disk
+    cases: dict[str | Path, str] = {
+        **dict.fromkeys(("/dev/zero", pipe, tmp_path), "no regular file"),
+        large: "800000001 bytes, expected at most 800000000",
+        tmp_path / "nothing": "No such file",
+        "a\0b": "",
+        "\ud800": "",
+    }
+    for path, reason in cases.items():
+        with pytest.raises(BadImage, match=re.escape(f"{path}: cannot be read as a picture: {reason}")):
+            kit.encode_picture(path, encode)
+
+
+def test_a_file_that_is_no_picture_is_named(kit: Ingredients, model: Model, tmp_path: Path) -> None:
+    path, encoder = tmp_path / "a.png", ImageEncoder(model)
+    path.write_bytes(b"GIF89a")
+    for picture, name in ((path, str(path)), (b"GIF89a", "<6 bytes>")):
+        with pytest.raises(BadImage, match=re.escape(f"{name}: cannot be read as a picture: ")):
+            kit.encode_picture(picture, lambda picture: encoder.encode([picture])[0])
+
+
+def test_what_is_remembered_is_small(kit: Ingredients, encoder: CountingEncoder) -> None:
+    long = "red " * 5_000
+    found = kit.encode_texts([long, "red"])
+    vectors = kit._cache._vectors
+    assert all(vector.base is None for vector in vectors.values())  # a view would keep the batch
+    np.testing.assert_array_equal(kit.encode_texts([long[:4_096] + "blue"])[0], found[0])  # cut before it
+    assert encoder.runs == [2]
+    kit.encode_prompts(["a $ " + long, "a $ " + long + "$"], np.ones((1, 4), dtype=np.float32))
+    assert encoder.runs == [2, 1]
+    assert len(repr(list(vectors))) < 10_000  # two long texts, cut
 
 
 def test_inverting_equals_the_network(kit: Ingredients, model: Model) -> None:
