@@ -21,6 +21,7 @@ from pocketlens.errors import BadQuery
 from pocketlens.picture import Picture
 from pocketlens.text import readable
 
+MIN_WEIGHT = 1e-3  # a part that counts less than this has no say, and ratios of weights stay in float32's range
 MAX_WEIGHT = 100.0
 PATH_STARTS = ("./", "../", "/", "~/")
 _OPERATOR = re.compile(r"(?:(?<=\s)|^)([+-])(?=\s|$)")
@@ -38,7 +39,7 @@ class Part:
     Attributes:
         kind: what `value` is.
         value: the text, or the picture as bytes, path or PIL image.
-        weight: how much it counts, -100 to 100 but not 0; negative for what is not wanted.
+        weight: how much it counts, 0.001 to 100; with a minus for what is not wanted.
     """
 
     kind: Kind
@@ -141,8 +142,11 @@ def read_part(where: str, kind: Any, value: Any, weight: Any = 1.0) -> Part:
         number = float(weight)
     except OverflowError:  # an int may be too large for a float
         number = math.inf
-    if not abs(number) <= MAX_WEIGHT or number == 0:
-        raise BadQuery(f"{where} has the weight {number:g}, expected -{MAX_WEIGHT:g} to {MAX_WEIGHT:g}, but not 0")
+    if not MIN_WEIGHT <= abs(number) <= MAX_WEIGHT:
+        raise BadQuery(
+            f"{where} has the weight {number:g}, expected {MIN_WEIGHT:g} to {MAX_WEIGHT:g}, with a minus for what is "
+            "not wanted"
+        )
     return Part(kind, value, number)
 
 

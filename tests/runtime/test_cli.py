@@ -189,7 +189,7 @@ def test_text_is_taken_as_it_stands(run: Run, bundle: Path) -> None:
     [
         (["red + "], "'red + ': nothing stands after '+'"),
         (["red + ./no.png"], "'red + ./no.png': there is no file no.png; a part that starts with ./, ../, /, ~/ is"),
-        (["red + 0:blue"], "'red + 0:blue': part '0:blue' has the weight 0, expected -100 to 100, but not 0"),
+        (["red + 0:blue"], "'red + 0:blue': part '0:blue' has the weight 0, expected 0.001 to 100, with a minus for"),
         (["--text", " "], "--text is empty"),
         (["red", "--negative", ""], "--negative is empty"),
         (["red", "--method", "sum"], "method sum needs a picture, and the query wants none"),

@@ -16,7 +16,7 @@ import pocketlens
 from pocketlens.compose import METHODS
 from pocketlens.hits import Hits
 from pocketlens.model import Model
-from pocketlens.parts import GivenPart, Part
+from pocketlens.parts import MAX_WEIGHT, MIN_WEIGHT, GivenPart, Part
 from pocketlens.plan import plan_query
 from pocketlens_export.gallery.build import build_bundle, pack_bundle
 from tests.conftest import COLOURS
@@ -133,6 +133,14 @@ def test_weights_move_the_answer(lens: pocketlens.Lens, pictures: Path) -> None:
     assert places[0] >= places[1]
     texts = lens.search(parts=[("text", "a cat", 1.0), ("text", "a car", 2.0)])
     assert (texts.method, texts.why) == ("text", "only texts are wanted")
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_least_and_the_most_weight_have_an_answer(lens: pocketlens.Lens, pictures: Path, name: str) -> None:
+    for image, text in ((MIN_WEIGHT, MAX_WEIGHT), (MAX_WEIGHT, MIN_WEIGHT)):
+        parts = [("image", pictures / "red.png", image), ("text", "at night", text), ("text", "people", -text)]
+        found = lens.search(parts=parts, method=name, k=3)  # type: ignore[arg-type]
+        assert len(found) == 3 and all(math.isfinite(hit.score) for hit in found)
 
 
 def test_auto_takes_the_best_measured_of_what_there_is(own: Path, pictures: Path) -> None:
@@ -287,6 +295,27 @@ def test_a_composed_query_works_from_memory_and_after_closing_does_not(composing
     lens.close()
     with pytest.raises(pocketlens.BadQuery, match="this lens is closed"):
         lens.search(text="at night", image=image)
+
+
+class _ClosesTheLens(Image.Image):
+    """A picture that closes a lens while it is decoded, as another thread may."""
+
+    lens: pocketlens.Lens
+
+    def load(self) -> Any:
+        self.lens.close()
+        return super().load()
+
+
+def test_closing_during_a_composed_query_says_that_the_lens_is_closed(composing: Path) -> None:
+    lens = pocketlens.open(composing)
+    image = Image.new("RGB", (8, 8), COLOURS["red"])
+    assert lens.search(text="at night", image=image, method="product")  # the text is remembered
+    closing = _ClosesTheLens()
+    closing.__dict__.update(image.__dict__)
+    closing.lens = lens
+    with pytest.raises(pocketlens.BadQuery, match=r"^this lens is closed$"):
+        lens.search(text="at night", image=closing, method="product")
 
 
 def test_a_bundle_without_an_image_tower_says_so(composing: Path, pictures: Path, tmp_path: Path) -> None:

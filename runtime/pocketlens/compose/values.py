@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 
@@ -60,7 +61,10 @@ def _checked(where: str, parameter: Parameter, value: object) -> Value:
     )
     if not isinstance(value, int | float | np.integer | np.floating) or isinstance(value, bool):
         raise BadQuery(f"{where} is {value!r}, {expected}")
-    amount = float(value)
+    try:
+        amount = float(value)
+    except OverflowError:  # an int may be too large for a float
+        amount = math.inf if value > 0 else -math.inf
     if not parameter.least <= amount <= parameter.most:  # so is NaN
         raise BadQuery(f"{where} is {amount:g}, {expected}")
     if parameter.whole and not amount.is_integer():

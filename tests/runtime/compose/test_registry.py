@@ -60,6 +60,8 @@ def test_values_are_completed() -> None:
         ("share", -0.1, "share is -0.1, expected a number from 0 to 1"),
         ("share", float("nan"), "share is nan, expected a number from 0 to 1"),
         ("share", float("inf"), "share is inf, expected a number from 0 to 1"),
+        ("share", 10**400, "share is inf, expected a number from 0 to 1"),
+        ("count", -(10**400), "count is -inf, expected an integer from 1 to 9"),
         ("share", True, "share is True, expected a number from 0 to 1"),
         ("share", "0.5", "share is '0.5', expected a number from 0 to 1"),
         ("share", None, "share is None, expected a number from 0 to 1"),
