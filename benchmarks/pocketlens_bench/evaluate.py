@@ -48,15 +48,18 @@ def evaluate(
     evaluation = Evaluation(task, lens, kit, pictures, limit=limit, on_progress=on_progress)
     runs = _measure_all(evaluation, chosen, parameters or {}, on_progress)
     if task.captions and any(method.name == "text" for method in chosen):
-        runs.append(evaluation.measure_captions())
+        runs.append(evaluation.measure_captions(on_progress=on_progress))
     count, gaps = len(evaluation.examples), evaluation.gaps
     if not task.has_answers:
         return Results(task, count, gaps, tuple(Summary(run, {}, {}, {}, {}, {}) for run in runs), (), skipped)
     judge = Judge(task.metrics, by_family=task.by_family)
     plain = tuple(judge.summarise(run) for run in runs if run.level is None)
+    return Results(task, count, gaps, plain, _judge_negative(task, runs), skipped)
+
+
+def _judge_negative(task: Task, runs: Sequence[Run]) -> tuple[Summary, ...]:
     judge = Judge((*task.metrics, *task.negative_metrics), by_family=False)
-    negative = tuple(judge.summarise(run) for run in runs if run.level is not None)
-    return Results(task, count, gaps, plain, negative, skipped)
+    return tuple(judge.summarise(run) for run in runs if run.level is not None)
 
 
 def _measure_all(

@@ -17,6 +17,7 @@ from pocketlens.files import write_file
 from pocketlens_bench.protocols import PROTOCOLS, find_protocol, read_task
 from pocketlens_bench.protocols.submission import SERVERS, write_submission
 from pocketlens_bench.protocols.task import Protocol, Task
+from pocketlens_export.fit.settings import read_settings
 
 if TYPE_CHECKING:
     from pocketlens.compose.method import Value
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from pocketlens_bench.evaluate_task import Progress
 
 _PATH = click.Path(path_type=Path)
+_SETTING = "METHOD.PARAM=VALUE"
 _FILES = "\n\n".join(
     "\n".join(
         [
@@ -56,9 +58,7 @@ Each protocol reads its official files from DIR:
 @click.option("--pictures", type=_PATH, help="The folder that was indexed; by default as listed above, inside DIR.")
 @click.option("--methods", default="all", show_default=True, help="Names with commas between, or all that can be used.")
 @click.option("--split", help="By default the first of those listed above.")
-@click.option(
-    "--set", "settings", multiple=True, metavar="METHOD.PARAM=VALUE", help="A method's parameter; repeatable."
-)
+@click.option("--set", "settings", multiple=True, metavar=_SETTING, help="A method's parameter; repeatable.")
 @click.option("--limit", type=click.IntRange(1), help="So many queries only, spread evenly.")
 @click.option("--threads", type=click.IntRange(1, 64), help="Threads of the encoders; by default the cores, at most 4.")
 @click.option("--out", type=_PATH, help="Write the results to this JSON file.")
@@ -83,25 +83,19 @@ def evaluate(
     """Run the command."""
     from pocketlens.bundle import read_bundle
     from pocketlens.lens import open_lens
-    from pocketlens_bench.evaluate import evaluate as evaluate_methods
+    from pocketlens_bench import evaluate as evaluation
     from pocketlens_bench.evaluate_kit import open_kit
     from pocketlens_bench.evaluate_report import to_json
 
     found = find_protocol(protocol)
-    names = None if methods == "all" else [name.strip() for name in methods.split(",")]
+    names = parse_methods(methods)
     values = parse_settings(settings, names)
     task = read_task(found, data, split)
-    _check_use(task, submission, plot)
+    _check_use(task, limit, submission, plot)
     with open_lens(bundle, threads=threads) as lens, _progress() as on_progress:
-        results = evaluate_methods(
-            task,
-            lens,
-            open_kit(bundle, lens, threads=threads),
-            names,
-            pictures=_folders(found, data, pictures),
-            parameters=values,
-            limit=limit,
-            on_progress=on_progress,
+        kit, folders = open_kit(bundle, lens, threads=threads), _folders(found, data, pictures)
+        results = evaluation.evaluate(
+            task, lens, kit, names, pictures=folders, parameters=values, limit=limit, on_progress=on_progress
         )
         report = to_json(results, lens, read_bundle(bundle), threads)
     _write(results, report, out=out, plot=plot, submission=submission)
@@ -122,7 +116,8 @@ def _write(
         for summary in results.summaries:
             run = summary.run
             by_id = {example.id: ranking for example, ranking in zip(run.examples, run.rankings, strict=True)}
-            for path in write_submission(submission, results.task.protocol, run.method, by_id):
+            queries = [example.id for example in results.task.examples]
+            for path in write_submission(submission, results.task.protocol, run.method, by_id, queries=queries):
                 click.echo(f"wrote {printable(str(path))}", err=True)
 
 
@@ -140,9 +135,11 @@ def _dump(report: dict[str, Any]) -> str:
     return json.dumps(report, indent=2, allow_nan=False) + "\n"
 
 
-def _check_use(task: Task, submission: Path | None, plot: Path | None) -> None:
+def _check_use(task: Task, limit: int | None, submission: Path | None, plot: Path | None) -> None:
     if submission is not None and task.protocol not in SERVERS:
         raise BadQuery(f"--submission is for {' and '.join(SERVERS)}; {task.protocol} has no test server")
+    if submission is not None and limit is not None:
+        raise BadQuery("--submission needs an answer to every query of the split; give no --limit")
     if task.has_answers:
         return
     if task.protocol not in SERVERS:
@@ -157,23 +154,36 @@ def _folders(protocol: Protocol, data: Path, pictures: Path | None) -> list[Path
     return [pictures] if pictures is not None else [data / folder for folder in protocol.pictures]
 
 
+def parse_methods(names: str) -> list[str] | None:
+    """Return the names with commas between them, each once; None: all that can be used.
+
+    Raises:
+        BadQuery: there is no name, or "all" stands beside others.
+    """
+    found = list(dict.fromkeys(filter(None, map(str.strip, names.split(",")))))
+    if found == ["all"]:
+        return None
+    if not found or "all" in found:
+        raise BadQuery(f"--methods is {names!r}, expected names with commas between them, or all alone")
+    return found
+
+
 def parse_settings(settings: Sequence[str], names: Sequence[str] | None) -> dict[str, dict[str, Value]]:
     """Return values by method and parameter of settings like `slerp.text_share=0.7`.
 
     Raises:
-        BadQuery: a setting has another form, or its method or parameter is unknown or is not evaluated.
+        BadQuery: a setting has another form or stands twice, or its method or parameter is unknown or not evaluated.
     """
     from pocketlens.compose import check_values, find_method
 
     values: dict[str, dict[str, Value]] = {}
-    for setting in settings:
-        key, equals, text = setting.partition("=")
-        name, dot, parameter = key.partition(".")
-        if not (equals and dot and name and parameter):
-            raise BadQuery(f"--set {setting!r}, expected METHOD.PARAM=VALUE")
+    for key, text in read_settings(settings, form=_SETTING).items():
+        name, _, parameter = key.partition(".")
+        if not (name and parameter):
+            raise BadQuery(f"--set is '{key}={text}', expected {_SETTING}")
         method = find_method(name)
         if names is not None and name not in names:
-            raise BadQuery(f"--set {setting!r}: the method {name} is not evaluated; --methods are {', '.join(names)}")
+            raise BadQuery(f"--set {key}: the method {name} is not evaluated; --methods are {', '.join(names)}")
         values.setdefault(name, {})[parameter] = _number_or_text(text)
         check_values(method, values[name])
     return values

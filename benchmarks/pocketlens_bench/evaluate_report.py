@@ -27,6 +27,8 @@ def to_json(results: Results, lens: Lens, bundle: BundleManifest, threads: int |
         "queries": len(task.examples),
         "answered": results.answered,
         "dropped": dict(gaps.dropped),
+        "without_answers": list(gaps.unanswerable),
+        "without_candidates": list(gaps.incomplete),
         "missing_pictures": list(gaps.missing),
         "unreadable_pictures": dict(gaps.unreadable),
         "notes": list(task.notes),
@@ -104,8 +106,9 @@ def _methods_table(results: Results) -> str:
     names = [metric.name for metric in results.task.metrics]
     rows = [["method", "text passes", *names[:1], "interval", *names[1:]]]
     for summary in results.summaries:
-        first, *others = (summary.whole[name] for name in names)
-        numbers = [f"{first.value:.2f}", _interval(first), *(f"{figure.value:.2f}" for figure in others)]
+        first = summary.whole[names[0]]
+        others = [f"{summary.whole[name].value:.2f}" if name in summary.whole else "" for name in names[1:]]
+        numbers = [f"{first.value:.2f}", _interval(first), *others]
         rows.append([summary.run.method, str(summary.run.text_passes), *numbers])
     return _table(rows)
 
@@ -164,6 +167,16 @@ def _gaps(results: Results) -> str:
         lines.append(f"{len(reasons)} pictures of queries were not encoded: {_some(reasons)}")
     if gaps.dropped:
         lines.append(f"{len(gaps.dropped)} queries were left out: {_some(list(gaps.dropped))}")
+    if gaps.unanswerable:
+        lines.append(
+            f"{len(gaps.unanswerable)} queries have none of their answers in the gallery and count as wrong: "
+            f"{_some(gaps.unanswerable)}"
+        )
+    if gaps.incomplete:
+        lines.append(
+            f"{len(gaps.incomplete)} queries have candidates that the gallery lacks and are left out of the figures of "
+            f"their subset: {_some(gaps.incomplete)}"
+        )
     return "\n".join(lines)
 
 

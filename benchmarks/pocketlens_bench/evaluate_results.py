@@ -29,7 +29,7 @@ class Summary:
 
     Attributes:
         run: whose.
-        whole: by metric.
+        whole: by metric; one that no example has is left out.
         families: by family, then by metric.
         sizes: examples of each family.
         strata: by stratum, then by metric; a mean over examples.
@@ -123,12 +123,26 @@ class Judge:
     def _figures(
         self, values: NDArray[np.float64], examples: Sequence[Example], families: Sequence[str] | None
     ) -> dict[str, Figure]:
+        """Return the figures of each metric over the examples that have one; without any the metric is left out."""
+        columns: dict[bytes, list[int]] = {}  # metrics by the examples that have them
+        has_value = ~np.isnan(values)  # (examples, metrics)
+        for column in range(len(self._metrics)):
+            columns.setdefault(has_value[:, column].tobytes(), []).append(column)
+        figures: dict[str, Figure] = {}
+        for some in columns.values():
+            rows: list[int] = np.flatnonzero(has_value[:, some[0]]).tolist()
+            if rows:
+                draws = self._draws_of(
+                    [examples[row] for row in rows], None if families is None else [families[row] for row in rows]
+                )
+                defined = values[rows][:, some]
+                estimates, (lows, highs) = draws.mean(defined), draws.intervals(defined)
+                for column, *numbers in zip(some, estimates, lows, highs, strict=True):
+                    figures[self._metrics[column].name] = Figure(*(100.0 * float(number) for number in numbers))
+        return figures
+
+    def _draws_of(self, examples: Sequence[Example], families: Sequence[str] | None) -> Bootstrap:
         key = tuple(example.id for example in examples)
         if key not in self._draws:
             self._draws[key] = Bootstrap([example.group for example in examples], families=families)
-        draws = self._draws[key]
-        estimates, (lows, highs) = draws.mean(values), draws.intervals(values)
-        return {
-            metric.name: Figure(*(100.0 * float(number) for number in numbers))
-            for metric, *numbers in zip(self._metrics, estimates, lows, highs, strict=True)
-        }
+        return self._draws[key]

@@ -67,11 +67,15 @@ class Gaps:
         missing: pictures to be ranked that the gallery does not have.
         unreadable: why a picture that had to be encoded was not, by its name.
         dropped: why an example was left out, by its id.
+        unanswerable: ids of examples whose answers the gallery does not have; they are answered, and wrongly.
+        incomplete: ids of examples of whose candidates the gallery lacks some: those are not ranked among themselves.
     """
 
     missing: tuple[str, ...]
     unreadable: Mapping[str, str]
     dropped: Mapping[str, str]
+    unanswerable: tuple[str, ...] = ()
+    incomplete: tuple[str, ...] = ()
 
 
 class Evaluation:
@@ -121,10 +125,12 @@ class Evaluation:
         dropped = {example.id: why for example in examples if (why := self._lacking(example)) is not None}
         self.examples = tuple(example for example in examples if example.id not in dropped)
         missing = (name for pool in self._pools for name in task.pools[pool] if name not in located)
-        self.gaps = Gaps(tuple(dict.fromkeys(missing)), unreadable, dropped)
-        if not self.examples:
+        unanswerable = tuple(example.id for example in self.examples if not self._has_answer(example))
+        incomplete = tuple(example.id for example in self.examples if not self._has_candidates(example))
+        self.gaps = Gaps(tuple(dict.fromkeys(missing)), unreadable, dropped, unanswerable, incomplete)
+        if len(unanswerable) == len(self.examples):
             raise FormatError(_nothing_left(task, self.gaps, pictures))
-        self._encode_texts(lambda done, of: on_progress("texts", done, of))
+        self._encode_texts(self.examples, lambda done, of: on_progress("texts", done, of))
 
     def measure(
         self,
@@ -169,25 +175,25 @@ class Evaluation:
         """Return the examples that `measure` answers at a level."""
         return tuple(example for example in self.examples if (example.negative is None) == (level is None))
 
-    def measure_captions(self) -> Run:
-        """Return how pictures find their texts: the texts are ranked by the picture's vector in the gallery."""
+    def measure_captions(self, *, on_progress: Progress = _silent) -> Run:
+        """Return how the examples' pictures find their texts: all the task's are ranked, whatever the limit.
+
+        A text's score is its product with the picture's vector in the gallery; without one the answer is wrong.
+        """
+        everything = self.task.examples
+        self._encode_texts(everything, lambda done, of: on_progress("captions", done, of))
         pool = self._pools["all"]
-        texts = Pool([e.id for e in self.examples], np.concatenate([self._texts(example) for example in self.examples]))
+        texts = Pool([e.id for e in everything], np.concatenate([self._kit.encode_texts(e.texts) for e in everything]))
         captions: dict[str, list[str]] = {}
-        for example in self.examples:
+        for example in everything:
             captions.setdefault(next(iter(example.answers)), []).append(example.id)
-        examples, rankings = [], []
-        for name, ids in captions.items():
-            if name in pool:
-                examples.append(Example(name, (), name, name, (), frozenset(ids)))
-                rankings.append(Ranking(texts.best(texts.vectors @ pool.vector(name), TOP)))
-        return Run("picture to text", {}, 0, tuple(examples), tuple(rankings))
+        asked = dict.fromkeys(next(iter(example.answers)) for example in self.examples)
+        examples = tuple(Example(name, (), name, name, (), frozenset(captions[name])) for name in asked)
+        rankings = (texts.best(texts.vectors @ pool.vector(name), TOP) if name in pool else () for name in asked)
+        return Run("picture to text", {}, 0, examples, tuple(map(Ranking, rankings)))
 
-    def _texts(self, example: Example) -> Float32s:
-        return self._kit.encode_texts(example.texts)
-
-    def _encode_texts(self, on_progress: Callable[[int, int], None]) -> None:
-        texts = [text for e in self.examples for text in (*e.texts, *filter(None, [e.negative]))]
+    def _encode_texts(self, examples: Sequence[Example], on_progress: Callable[[int, int], None]) -> None:
+        texts = [text for e in examples for text in (*e.texts, *filter(None, [e.negative]))]
         unique = sorted(set(texts), key=lambda text: (len(text), text))
         for start in range(0, len(unique), 64):
             self._kit.encode_texts(unique[start : start + 64])
@@ -199,9 +205,17 @@ class Evaluation:
             return f"its picture {example.reference} cannot be read"
         if example.pool is None:
             return None if all(name in self._vectors for name in example.candidates) else "a candidate cannot be read"
-        if example.answers and not any(name in self._pools[example.pool] for name in example.answers):
-            return "the gallery has none of its answers"
         return None
+
+    def _has_answer(self, example: Example) -> bool:
+        """Return whether one of its answers can be found; where they are not known, whether there is any picture."""
+        if example.pool is None:
+            return True
+        pool = self._pools[example.pool]
+        return any(name in pool for name in example.answers) if example.answers else len(pool.names) > 0
+
+    def _has_candidates(self, example: Example) -> bool:
+        return example.pool is None or all(name in self._pools[example.pool] for name in example.candidates)
 
     def _compose_all(
         self,
@@ -246,18 +260,19 @@ class Evaluation:
             scores = values[start - 1]
             if composed.fuse is not None:
                 scores = composed.fuse(Scores(values[part], means[part], deviations[part], pool.vectors.__getitem__))
-            yield example, _ranking(example, pool, scores)
+            yield example, self._ranking(example, pool, scores)
+
+    def _ranking(self, example: Example, pool: Pool, scores: Float32s) -> Ranking:
+        assert np.isfinite(scores).all(), f"{example.id}: a score is not finite"
+        within: tuple[str, ...] | None = ()
+        if example.pool is not None:
+            within = pool.order(scores, example.candidates) if self._has_candidates(example) else None
+        return Ranking(pool.best(scores, TOP, excluded=example.excluded), within)
 
     def _pool_of(self, example: Example) -> Pool:
         if example.pool is not None:
             return self._pools[example.pool]
         return Pool(example.candidates, np.stack([self._vectors[name] for name in example.candidates]))
-
-
-def _ranking(example: Example, pool: Pool, scores: Float32s) -> Ranking:
-    assert np.isfinite(scores).all(), f"{example.id}: a score is not finite"
-    within = pool.order(scores, example.candidates) if example.pool is not None else ()
-    return Ranking(pool.best(scores, TOP, excluded=example.excluded), within)
 
 
 def _spread(examples: tuple[Example, ...], limit: int | None) -> tuple[Example, ...]:
@@ -279,9 +294,10 @@ def _encode_pictures(
 
 
 def _nothing_left(task: Task, gaps: Gaps, pictures: Sequence[Path]) -> str:
-    id, why = next(iter(gaps.dropped.items()))
+    reasons = {**gaps.dropped, **dict.fromkeys(gaps.unanswerable, "the gallery has none of its answers")}
+    id, why = next(iter(reasons.items()))
     searched = ", ".join(map(str, pictures))
     return (
-        f"{task.protocol} {task.split}: none of {len(gaps.dropped)} queries can be evaluated; {len(gaps.missing)} of "
+        f"{task.protocol} {task.split}: none of {len(reasons)} queries can be evaluated; {len(gaps.missing)} of "
         f"its pictures are not in the gallery (query {id}: {why}; pictures were sought in {searched}, see --pictures)"
     )

@@ -30,7 +30,11 @@ def read(folder: Path, split: str) -> Task:
         views={name: _view(path) for name, path in paths.items()},
         metrics=METRICS,
         data_sha256=files.sha256,
-        notes=("The reference is taken out of the ranking.", "Rs@K ranks the five other members of the query's set."),
+        notes=(
+            "The reference is taken out of the ranking.",
+            "Rs@K ranks the five other members of the query's set."
+            " It leaves out queries of whose sets the gallery lacks a picture.",
+        ),
     )
 
 

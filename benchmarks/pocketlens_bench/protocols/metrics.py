@@ -1,10 +1,11 @@
-"""Metrics of one example's ranking. All are shares from 0 to 1; a figure is their mean over examples.
+"""Metrics of one example's ranking. All are shares from 0 to 1; a figure is their mean over examples that have one.
 
 Hits are counted on names of pictures, never on positions, so that a picture that was taken out cannot count.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -19,16 +20,16 @@ class Ranking:
 
     Attributes:
         top: the best pictures of the pool, at most 50, best first; without a pool the candidates.
-        within: the example's candidates, best first.
+        within: the example's candidates, best first; None: the gallery lacks some, and fewer are easier to rank.
     """
 
     top: tuple[str, ...]
-    within: tuple[str, ...] = ()
+    within: tuple[str, ...] | None = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A figure: its name, and its value for one example."""
+    """A figure: its name, and its value for one example; NaN where it has none."""
 
     name: str
     of: Callable[[Example, Ranking], float]
@@ -45,9 +46,11 @@ def recall_at(k: int, name: str | None = None) -> Metric:
 
 
 def subset_recall_at(k: int) -> Metric:
-    """Return CIRR's: whether the target is among the first k candidates."""
+    """Return CIRR's: whether the target is among the first k candidates; NaN where the gallery lacks some of them."""
 
     def value(example: Example, ranking: Ranking) -> float:
+        if ranking.within is None:
+            return math.nan
         return float(any(picture in example.answers for picture in ranking.within[:k]))
 
     return Metric(f"Rs@{k}", value)

@@ -59,7 +59,7 @@ class Pool:
         return tuple(name for name in map(self.names.__getitem__, ordered[:wanted]) if name not in excluded)[:count]
 
     def order(self, scores: Float32s, names: Sequence[str]) -> tuple[str, ...]:
-        """Return some of the pool's pictures, best first; see `best`. Names that it does not have are left out."""
-        positions: Int64s = np.asarray(sorted(self._position[name] for name in names if name in self), dtype=np.int64)
+        """Return some of the pool's pictures, best first; see `best`. Raises KeyError for a name it does not have."""
+        positions: Int64s = np.asarray(sorted(self._position[name] for name in names), dtype=np.int64)
         ordered = positions[np.argsort(-scores[self._place[positions]], kind="stable")]
         return tuple(self.names[position] for position in ordered)

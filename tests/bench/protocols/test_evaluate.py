@@ -7,6 +7,7 @@ vendors draw the same bytes.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -24,6 +25,7 @@ from pocketlens.model import Model
 from pocketlens_bench.evaluate import evaluate
 from pocketlens_bench.evaluate_kit import open_kit
 from pocketlens_bench.evaluate_pictures import crop_square
+from pocketlens_bench.evaluate_report import to_text
 from pocketlens_bench.evaluate_results import Results, Summary
 from pocketlens_bench.evaluate_task import Evaluation
 from pocketlens_bench.protocols import PROTOCOLS, read_task
@@ -89,7 +91,7 @@ def test_the_reference_stays_in_emojicir_and_leaves_cirr(coloured: Folders) -> N
         "R@1": 0, "R@5": 100, "R@10": 100, "R@50": 100, "Rs@1": 0, "Rs@2": 0, "Rs@3": 0,
     }  # fmt: skip
     assert set(figures(text).values()) == {100.0}
-    assert len(text.run.rankings[0].within) == 5
+    assert len(text.run.rankings[0].within or ()) == 5
 
 
 def test_circo_by_hand(coloured: Folders) -> None:
@@ -236,7 +238,7 @@ def test_all_methods_that_can_be_used_are_and_the_others_are_named(coloured: Fol
         run(coloured("emojicir"), "emojicir", ["nope"])
 
 
-def test_missing_pictures_are_counted_and_their_queries_dropped(tmp_path: Path, colours: Path) -> None:
+def test_missing_pictures_are_counted_and_do_not_flatter(tmp_path: Path, colours: Path) -> None:
     data = WRITERS["fashioniq"](tmp_path / "data")
     for name in ("dress-green.png", "shirt-red.png"):  # an answer, a reference
         (data / "images" / name).unlink()
@@ -246,12 +248,40 @@ def test_missing_pictures_are_counted_and_their_queries_dropped(tmp_path: Path, 
     assert results.gaps.missing == ("dress-green", "shirt-red")
     assert results.gaps.unreadable == {"shirt-red": "no file"}
     assert results.gaps.dropped == {
-        "dress-0": "the gallery has none of its answers",
-        "dress-1": "the gallery has none of its answers",
         "shirt-0": "its picture shirt-red cannot be read",
         "shirt-1": "its picture shirt-red cannot be read",
     }
-    assert [example.id for example in results.summaries[0].run.examples] == ["toptee-0", "toptee-1"]
+    assert results.gaps.unanswerable == ("dress-0", "dress-1")
+    (summary,) = results.summaries
+    assert [example.id for example in summary.run.examples] == ["dress-0", "dress-1", "toptee-0", "toptee-1"]
+    assert summary.families["dress"]["R@50"].value == 0.0  # what cannot be found counts as not found
+    assert "2 queries have none of their answers in the gallery and count as wrong: dress-0, dress-1" in to_text(
+        results
+    )
+
+
+def test_a_subset_that_the_gallery_lacks_a_part_of_is_not_ranked(tmp_path: Path, colours: Path) -> None:
+    data = WRITERS["cirr"](tmp_path / "data")
+    captions = data / "captions/cap.rc2.val.json"
+    first, second = json.loads(captions.read_text())
+    second["img_set"]["members"].remove("dev-1-0-grey")
+    captions.write_text(json.dumps([first, second]))
+    (data / "dev" / "dev-1-0-grey.png").unlink()
+    model = Model.open(colours)
+    build_bundle(data, tmp_path / "bundle", model=model, query_model=model)
+    results = run((data, tmp_path / "bundle"), "cirr", ["text", "image"])
+    assert results.gaps.incomplete == ("12060",)
+    text, image = results.summaries
+    assert [ranking.within is None for ranking in text.run.rankings] == [True, False]
+    # of the image alone, yellow is nearest to red, then white; blue, the second query's answer, is the third or fourth
+    place = (image.run.rankings[1].within or ()).index("dev-1-0-blue") + 1
+    assert [figures(image)[f"Rs@{k}"] for k in (1, 2, 3)] == [100.0 * (place <= k) for k in (1, 2, 3)]
+    assert figures(text)["Rs@1"] == figures(text)["R@1"] == 100.0
+    assert "1 queries have candidates that the gallery lacks and are left out" in to_text(results)
+    captions.write_text(json.dumps([first]))
+    none = run((data, tmp_path / "bundle"), "cirr", ["text"])
+    assert set(none.summaries[0].whole) == {"R@1", "R@5", "R@10", "R@50"}
+    assert "Rs@1" in to_text(none)
 
 
 def test_a_gallery_of_something_else_is_refused(coloured: Folders) -> None:
@@ -288,6 +318,14 @@ def test_a_picture_at_two_places_is_refused(tmp_path: Path, colours: Path) -> No
 def test_a_limit_spreads_over_the_task(coloured: Folders) -> None:
     summary = run(coloured("flickr30k"), "flickr30k", ["text"], limit=3).summaries[0]
     assert [example.id for example in summary.run.examples] == ["red.jpg#0", "blue.jpg#2", "grey.jpg#4"]
+
+
+def test_pictures_find_their_texts_among_all_whatever_the_limit(coloured: Folders) -> None:
+    whole = run(coloured("flickr30k"), "flickr30k", ["text"]).summaries[1].run
+    some = run(coloured("flickr30k"), "flickr30k", ["text"], limit=3).summaries[1].run
+    assert [example.id for example in some.examples] == ["red.jpg", "blue.jpg", "grey.jpg"]
+    expected = dict(zip(whole.examples, whole.rankings, strict=True))
+    assert [expected[example] for example in some.examples] == list(some.rankings)
 
 
 def test_blocks_do_not_change_rankings(coloured: Folders, monkeypatch: pytest.MonkeyPatch) -> None:

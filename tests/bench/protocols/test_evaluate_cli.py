@@ -12,9 +12,12 @@ import pytest
 from click.testing import CliRunner, Result
 
 from pocketlens.errors import BadQuery, PocketlensError
-from pocketlens_bench.evaluate_cli import evaluate, parse_settings
+from pocketlens.model import Model
+from pocketlens_bench.evaluate_cli import evaluate, parse_methods, parse_settings
 from pocketlens_bench.protocols import PROTOCOLS
+from pocketlens_export.gallery.build import build_bundle
 from tests.bench.protocols.conftest import Folders
+from tests.bench.protocols.files import INDEXED, WRITERS, add_pictures
 
 
 def call(arguments: Sequence[str | Path]) -> Result:
@@ -76,11 +79,15 @@ def test_the_table_says_what_is_kept_left_out_and_needed(shipped: Folders) -> No
 
 @pytest.mark.parametrize(("protocol", "split"), [("cirr", "test1"), ("circo", "test")])
 def test_splits_without_answers_give_files_for_the_server(
-    protocol: str, split: str, shipped: Folders, tmp_path: Path
+    protocol: str, split: str, shipped: Folders, colours: Path, tmp_path: Path
 ) -> None:
+    data = WRITERS[protocol](tmp_path / "data")
+    add_pictures(data, protocol, 50)
+    model = Model.open(colours)
+    build_bundle(data / INDEXED[protocol], tmp_path / "bundle", model=model, query_model=model)
     folder = tmp_path / "server"
     options: list[str | Path] = ["--split", split, "--methods", "sum,text", "--submission", folder]
-    printed = run(shipped(protocol), protocol, *options).stdout
+    printed = run((data, tmp_path / "bundle"), protocol, *options).stdout
     assert "2 queries of 2; the test server has the answers" in printed
     if protocol == "cirr":
         recall = json.loads((folder / "cirr-sum-recall.json").read_text())
@@ -88,15 +95,19 @@ def test_splits_without_answers_give_files_for_the_server(
         assert (recall.pop("version"), recall.pop("metric")) == ("rc2", "recall")
         assert (subset.pop("version"), subset.pop("metric")) == ("rc2", "recall_subset")
         assert list(recall) == list(subset) == ["12060", "12061"]
-        assert all(len(names) == 5 and "dev-1-0-red" not in names for names in recall.values())
-        assert all(len(names) == 3 and set(names) < set(recall["12060"]) for names in subset.values())
+        assert all(len(names) == 50 and "dev-1-0-red" not in names for names in recall.values())
+        assert all(len(names) == 3 and all(name.startswith("dev-1-0-") for name in names) for names in subset.values())
         assert (folder / "cirr-text-recall.json").exists()
     else:
         answers = json.loads((folder / "circo-sum-test.json").read_text())
         assert list(answers) == ["0", "1"]
-        assert all(sorted(ids) == [100, 101, 102, 103, 104, 105] for ids in answers.values())
+        assert all(len(set(ids)) == 50 and set(ids) <= {*range(100, 106), *range(200, 250)} for ids in answers.values())
     message = refused(shipped(protocol), protocol, "--split", split)
     assert "give --submission DIR" in message
+    assert "give no --limit" in refused(shipped(protocol), protocol, *options, "--limit", "1")
+    message = refused(shipped(protocol), protocol, *options[:4], "--submission", tmp_path / "other")
+    assert "2 queries have fewer than 50 pictures" in message
+    assert not list((tmp_path / "other").iterdir())
 
 
 def test_settings_reach_the_methods(shipped: Folders) -> None:
@@ -112,6 +123,7 @@ def test_settings_reach_the_methods(shipped: Folders) -> None:
         ("slerp.text_share", "expected METHOD.PARAM=VALUE"),
         ("slerp=1", "expected METHOD.PARAM=VALUE"),
         ("slurp.text_share=1", "slerp"),
+        (".text_share=1", "--set is '.text_share=1', expected METHOD.PARAM=VALUE"),
         ("slerp.text=1", "text_share"),
         ("slerp.text_share=7", "from 0 to 1"),
         ("slerp.text_share=much", "text_share is 'much'"),
@@ -122,6 +134,25 @@ def test_settings_reach_the_methods(shipped: Folders) -> None:
 def test_wrong_settings_are_named(setting: str, message: str) -> None:
     with pytest.raises(BadQuery, match=message):
         parse_settings([setting], ["slerp", "sum"])
+
+
+def test_a_setting_stands_once() -> None:
+    with pytest.raises(BadQuery, match=r"--set slerp\.text_share is given twice: '0.1' and '0.2'"):
+        parse_settings(["slerp.text_share=0.1", "slerp.text_share=0.2"], None)
+
+
+@pytest.mark.parametrize(
+    ("given", "names"),
+    [("all", None), (" all ,", None), ("sum,", ["sum"]), (" sum , text,,sum", ["sum", "text"])],
+)
+def test_methods(given: str, names: list[str] | None) -> None:
+    assert parse_methods(given) == names
+
+
+@pytest.mark.parametrize("given", ["", " , ", "all,sum", "sum,all"])
+def test_what_is_no_list_of_methods(given: str) -> None:
+    with pytest.raises(BadQuery, match="expected names with commas between them, or all alone"):
+        parse_methods(given)
 
 
 def test_several_settings_of_a_method_add_up() -> None:
