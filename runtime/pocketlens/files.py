@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any
 from pocketlens.errors import CorruptFile, FormatError
 
 if TYPE_CHECKING:
+    from zipfile import ZipFile
+
     from numpy.typing import NDArray
 
 _CHUNK_BYTES = 1 << 20
@@ -68,12 +70,27 @@ def read_arrays(path: Path, names: Collection[str]) -> dict[str, NDArray[Any]]:
     Raises:
         FormatError: it is not such a file, or an array is missing.
     """
-    import numpy as np  # here: `pocketlens --help` reaches this module and loads no arrays
+    import struct  # here, all of them: `pocketlens --help` reaches this module and loads no arrays
+    import tokenize
+    import zipfile
+    import zlib
+
+    import numpy as np
 
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in names}
-    except Exception as error:  # zipfile, zlib and NumPy raise several kinds
+        with path.open("rb") as file:
+            arrays = np.load(file, allow_pickle=False)
+            if not isinstance(arrays, np.lib.npyio.NpzFile):
+                raise ValueError("it is one array without a name")
+            with arrays:
+                assert arrays.zip is not None  # until it is closed
+                _check_compression(arrays.zip)
+                return {name: arrays[name] for name in names}
+    except (
+        *(OSError, ValueError, KeyError, EOFError, MemoryError),  # MemoryError: a header may claim any shape
+        *(zipfile.BadZipFile, zlib.error, struct.error, RuntimeError),  # RuntimeError: zipfile, where it is encrypted
+        *(SyntaxError, tokenize.TokenError, TypeError, OverflowError, IndexError),  # NumPy, on an array's header
+    ) as error:
         raise FormatError(f"{path} is not an .npz file with the arrays {', '.join(names)}: {error}") from error
 
 
@@ -125,6 +142,13 @@ def new_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
                 parent.rmdir()
         raise
     _sync_directory(path.parent)
+
+
+def _check_compression(archive: ZipFile) -> None:
+    """Raise unless every member is stored or deflated: other ways raise errors of modules that a Python may lack."""
+    for member in archive.infolist():
+        if member.compress_type not in (0, 8):
+            raise ValueError(f"{member.filename} is compressed by method {member.compress_type}, expected 0 or 8")
 
 
 def _refuse_to_replace(path: Path, replace: bool) -> None:

@@ -1,11 +1,17 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
+import zipfile
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from pocketlens.errors import CorruptFile, FormatError
 from pocketlens.files import check_file, new_folder, read_arrays, sha256_of, write_file
@@ -218,7 +224,7 @@ def test_arrays_come_back_by_name(tmp_path: Path) -> None:
     assert arrays["y"].tolist() == [[1, 0], [0, 1]]
 
 
-@pytest.mark.parametrize("content", ["missing", "pickle", "npy", "text", "empty", "cut"])
+@pytest.mark.parametrize("content", ["missing", "pickle", "npy", "text", "empty", "cut", "lzma"])
 def test_a_file_without_the_arrays_is_a_format_error(tmp_path: Path, content: str) -> None:
     path = tmp_path / "a.npz"
     np.savez(path, x=np.array([{}]) if content == "pickle" else np.arange(3))
@@ -226,7 +232,48 @@ def test_a_file_without_the_arrays_is_a_format_error(tmp_path: Path, content: st
     if content == "npy":
         np.save(path.with_suffix(".npy"), np.arange(3))
         path = path.with_suffix(".npy")
+    elif content == "lzma":
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_LZMA) as archive:
+            archive.writestr("x.npy", b"")
     elif content in ("text", "empty", "cut"):
         path.write_bytes({"text": b"hello", "empty": b"", "cut": whole[:-30]}[content])
     with pytest.raises(FormatError, match=r"a\.np[zy] is not an \.npz file with the arrays"):
         read_arrays(path, ["x", "y"] if content == "missing" else ["x"])
+
+
+EDITS = st.lists(st.tuples(st.sampled_from(["set", "cut", "put"]), st.integers(0, 2_000), st.binary(min_size=1)))
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(edits=EDITS, header=st.booleans(), compressed=st.booleans())
+def test_any_bytes_are_arrays_or_a_format_error(
+    tmp_path: Path, edits: list[tuple[str, int, bytes]], header: bool, compressed: bool
+) -> None:
+    def edited(whole: bytes, span: int) -> bytes:
+        for kind, place, content in edits:
+            at = place % max(min(span, len(whole)), 1)
+            put = b"" if kind == "cut" else content
+            whole = whole[:at] + put + whole[at + (0 if kind == "put" else len(content)) :]
+        return whole
+
+    path, array = tmp_path / "a.npz", io.BytesIO()
+    if header:  # of an array whose checksum is right
+        np.save(array, np.arange(5.0))
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("x.npy", edited(array.getvalue(), 80))
+    else:
+        (np.savez_compressed if compressed else np.savez)(path, x=np.arange(5.0))
+        path.write_bytes(edited(path.read_bytes(), 2_000))
+    with suppress(FormatError):
+        read_arrays(path, ["x"])
+
+
+def test_a_mistake_in_reading_is_no_format_error(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", x=np.arange(3))
+
+    def wanted() -> Iterator[str]:
+        yield "x"
+        raise NameError("a mistake")
+
+    with pytest.raises(NameError, match="a mistake"):
+        read_arrays(tmp_path / "a.npz", wanted())  # type: ignore[arg-type]
