@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import signal
 import sys
 from contextlib import suppress
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,7 +19,11 @@ from pocketlens import __version__
 from pocketlens.errors import MissingPart, PocketlensError
 from pocketlens.show import printable as printable
 
+if TYPE_CHECKING:
+    from pocketlens.parts import Part
+
 _GROUP = "pocketlens.commands"
+_OPERATOR = re.compile(r"-\s")  # at the start of an argument
 _THREADS = "Threads; by default the cores, at most 4, to encode, and 1 to search."
 
 
@@ -38,6 +43,19 @@ class _Commands(click.Group):
             return super().invoke(ctx)
         except ModuleNotFoundError as error:
             raise _explain(error, ctx.invoked_subcommand) from error
+
+
+class _Search(click.Command):
+    """A command whose EXPRESSION may start with an operator: "- people" would be taken for an option."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        takes_value = {name for option in self.params if not getattr(option, "is_flag", False) for name in option.opts}
+        before = ["", *args]
+        args = [
+            f" {arg}" if _OPERATOR.match(arg) and before[number] not in takes_value else arg
+            for number, arg in enumerate(args)
+        ]
+        return super().parse_args(ctx, args)
 
 
 def _load(entry: EntryPoint) -> click.Command:
@@ -63,7 +81,7 @@ def cli() -> None:
     """
 
 
-@cli.command(short_help="Find pictures by text, by picture, or by a picture as a text says.")
+@cli.command(cls=_Search, short_help="Find pictures by text, by picture, or by a picture as a text says.")
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.argument("expression", required=False)
 @click.option("--text", metavar="TEXT", help="A text to look for, taken as it stands.")
@@ -104,13 +122,9 @@ def search(
         raise click.UsageError("give an EXPRESSION, a --text TEXT or an --image PATH")
     parameters = dict(_read_value(value) for value in values)
     from pocketlens.lens import open_lens
-    from pocketlens.parts import parse_expression, read_part
     from pocketlens.show import hits_heading, hits_table, hits_values
 
-    parts = [] if expression is None else parse_expression(expression, existing=True)
-    parts += [] if image is None else [read_part("--image", "image", image)]
-    parts += [] if text is None else [read_part("--text", "text", text)]
-    parts += [read_part("--negative", "text", each, -1.0) for each in negative]
+    parts = _read_parts(expression, text, image, negative)
     with open_lens(bundle, threads=threads) as lens:
         hits = lens.search(parts=parts, method=method, parameters=parameters, k=k)
     if as_json:
@@ -193,6 +207,15 @@ def bench(bundle: Path, runs: int, threads: int | None, as_json: bool) -> None:
         _print_json(measured)
     else:
         click.echo(table(measured))
+
+
+def _read_parts(expression: str | None, text: str | None, image: Path | None, negative: tuple[str, ...]) -> list[Part]:
+    from pocketlens.parts import parse_expression, read_part
+
+    parts = [] if expression is None else parse_expression(expression.lstrip(), existing=True)
+    parts += [] if image is None else [read_part("--image", "image", image)]
+    parts += [] if text is None else [read_part("--text", "text", text)]
+    return parts + [read_part("--negative", "text", each, -1.0) for each in negative]
 
 
 def _read_value(given: str) -> tuple[str, float | str]:

@@ -182,6 +182,14 @@ def test_text_is_taken_as_it_stands(run: Run, bundle: Path) -> None:
         with pocketlens.open(bundle) as lens:
             assert [hit["id"] for hit in found["hits"]] == [hit.id for hit in lens.search(text=text)]
         assert found["method"] == "text"
+        assert json.loads(run("search", bundle, "--text", text, "--json").out) == found
+
+
+def test_an_expression_may_start_with_an_operator(run: Run, bundle: Path) -> None:
+    found = run("search", bundle, "- blue + red", "--json", "-k", 2)
+    assert found == run("search", bundle, "red - blue", "-k", 2, "--json")
+    assert found == run("search", "--json", "-k", 2, "--", bundle, "- blue + red")
+    assert found.code == 0
 
 
 @pytest.mark.parametrize(
@@ -192,6 +200,8 @@ def test_text_is_taken_as_it_stands(run: Run, bundle: Path) -> None:
         (["red + 0:blue"], "'red + 0:blue': part '0:blue' has the weight 0, expected 0.001 to 100, with a minus for"),
         (["--text", " "], "--text is empty"),
         (["red", "--negative", ""], "--negative is empty"),
+        (["- people"], "'- people': nothing is wanted: every part of the query is negative"),
+        (["-\tpeople - cars"], "'-\\tpeople - cars': nothing is wanted"),
         (["red", "--method", "sum"], "method sum needs a picture, and the query wants none"),
     ],
 )
@@ -226,7 +236,7 @@ def test_methods_of_a_bundle_say_whether_they_can_be_used(run: Run, own: Path) -
     assert re.search(r"  no      -       ", rows["freedom"])
     told = {method["name"]: method for method in json.loads(run("methods", own, "--json").out)["methods"]}
     assert (told["pdv-lincir"]["missing"], told["pdv-lincir"]["map_at_10"]) == ([], 0.1834)
-    assert "pocketlens fit concepts" in told["freedom"]["missing"][0]
+    assert "pocketlens fit concepts, then pocketlens pack" in told["freedom"]["missing"][0]
     assert run("methods", own / "text").out == result.out
     assert run("methods", "lens-base").code == 0
 
