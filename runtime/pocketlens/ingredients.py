@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from pocketlens._types import Float32s
+from pocketlens.compose import REMAKE
 from pocketlens.concepts import Concepts, read_concepts
 from pocketlens.encoder import TextEncoder
 from pocketlens.errors import BadImage, MissingPart
@@ -153,7 +154,7 @@ def open_concepts(model: Model) -> Concepts:
     if spec is None:
         raise MissingPart(
             f"{model.path}: model {model.manifest.name} has no vocabulary (concepts.npz); make one with "
-            "pocketlens fit concepts"
+            f"pocketlens fit concepts, then a bundle B2 with {REMAKE}"
         )
     return read_concepts(model.file(spec.file), model.manifest.space.dim)
 

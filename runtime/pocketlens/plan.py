@@ -9,6 +9,7 @@ import numpy as np
 
 from pocketlens._types import Float32s
 from pocketlens.compose import (
+    REMAKE,
     Composed,
     Kit,
     Method,
@@ -104,7 +105,10 @@ def plan_query(
         method, why = find_method(name), ASKED
         _check_parts(method, query)
         if lacks := missing(method, has):
-            raise MissingPart(f"method {method.name} cannot be used with this bundle, which lacks {'; '.join(lacks)}")
+            raise MissingPart(
+                f"method {method.name} cannot be used with this bundle, which lacks {'; '.join(lacks)} (fit writes a "
+                f"model folder NEW; {REMAKE} makes a bundle B2 of it and this one, B)"
+            )
     values = check_values(method, parameters)
     if not any(part.weight < 0 for part in parts):
         values = _without_negatives(values, parameters or {})

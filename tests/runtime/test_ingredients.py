@@ -180,7 +180,9 @@ def test_inverting_equals_the_network(kit: Ingredients, model: Model) -> None:
 
 def test_what_is_not_there_says_how_to_make_it(gallery: Gallery, bundle: Path, encoder: CountingEncoder) -> None:
     plain = Ingredients(gallery, Model.open(bundle / "text"), lambda: encoder, threads=1)
-    with pytest.raises(MissingPart, match=r"no vocabulary \(concepts\.npz\); make one with pocketlens fit concepts"):
+    with pytest.raises(
+        MissingPart, match=r"no vocabulary \(concepts\.npz\); make one with pocketlens fit concepts, then .* pack"
+    ):
         _ = plain.concepts
     without = Ingredients(gallery, None, lambda: encoder, threads=1)
     with pytest.raises(MissingPart, match="no text tower, so it has neither names nor inversion networks"):

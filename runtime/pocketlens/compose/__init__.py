@@ -4,7 +4,7 @@ Each method is one idea with its paper; see `method` for what one is, `registry`
 docs/composition.md for the formulas side by side.
 """
 
-from pocketlens.compose.choice import choose, missing
+from pocketlens.compose.choice import REMAKE, choose, missing
 from pocketlens.compose.method import Composed, Kit, Method, Parameter, Query, Scores, Text
 from pocketlens.compose.negative import Negative
 from pocketlens.compose.registry import METHODS, compose, find_method
@@ -12,6 +12,7 @@ from pocketlens.compose.values import check_values
 
 __all__ = [
     "METHODS",
+    "REMAKE",
     "Composed",
     "Kit",
     "Method",

@@ -16,6 +16,9 @@ stands on; WeiCom needs no more than the gallery's statistics, and unlike the pl
 cosines between texts and pictures lie.
 """
 
+REMAKE = "pocketlens pack --gallery B/gallery --text NEW --image NEW --out B2"
+"""From a bundle B and a model folder NEW, which `pocketlens fit` writes, to a bundle that has what was fitted."""
+
 
 def choose(query: Query, has: Callable[[str], bool], measured: Mapping[str, float]) -> Method:
     """Return the method for a query: the only part's own, or the best measured one of those that use both parts.
@@ -40,7 +43,10 @@ def choose(query: Query, has: Callable[[str], bool], measured: Mapping[str, floa
 
 
 def missing(method: Method, has: Callable[[str], bool]) -> list[str]:
-    """Return what a bundle lacks for a method, each with the command that makes it; empty when it can be used."""
+    """Return what a bundle lacks for a method, each with the commands that make it; empty when it can be used.
+
+    `REMAKE` is the second of them in full.
+    """
     return [_words(need) for need in method.needs if need not in ("image", "text") and not has(need)]
 
 
@@ -50,5 +56,6 @@ def _uses_both(method: Method) -> bool:
 
 def _words(need: str) -> str:
     if need == "concepts":
-        return "a vocabulary (concepts.npz): pocketlens fit concepts"
-    return f"an inversion network {need}.onnx: pocketlens fit inversion --recipe {need.removeprefix('inversion/')}"
+        return "a vocabulary (concepts.npz): pocketlens fit concepts, then pocketlens pack"
+    recipe = need.removeprefix("inversion/")
+    return f"an inversion network {need}.onnx: pocketlens fit inversion --recipe {recipe}, then pocketlens pack"

@@ -28,7 +28,7 @@ def _weicom(query: Query, kit: Kit, values: Values) -> Composed:
 WEICOM = Method(
     name="weicom",
     about="both scores as shares of the gallery that they exceed, averaged",
-    formula="(1 - a) Phi((v·g - v·mu) / sqrt(v'Σv)) + a Phi((t·g - t·mu) / sqrt(t'Σt)), a = text_share",
+    formula="(1 - a) Phi((v·g - v·mu) / sqrt(v'Σv)) + a Phi((t·g - t·mu) / sqrt(t'Σt)) - 1, a = text_share",
     source="Psomas et al., IGARSS 2024, arXiv 2405.15587",
     needs=("image", "text"),
     text_passes=1,

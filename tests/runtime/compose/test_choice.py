@@ -52,7 +52,9 @@ def test_a_fixed_order_where_nothing_was_measured() -> None:
 
 def test_what_is_missing_is_said_with_its_cure() -> None:
     assert missing(METHODS["sum"], nothing) == []
-    assert missing(METHODS["basic"], nothing) == ["a vocabulary (concepts.npz): pocketlens fit concepts"]
-    cure = "an inversion network inversion/lincir.onnx: pocketlens fit inversion --recipe lincir"
+    assert missing(METHODS["basic"], nothing) == [
+        "a vocabulary (concepts.npz): pocketlens fit concepts, then pocketlens pack"
+    ]
+    cure = "an inversion network inversion/lincir.onnx: pocketlens fit inversion --recipe lincir, then pocketlens pack"
     assert missing(METHODS["pdv-lincir"], nothing) == [cure]
     assert all(missing(method, everything) == [] for method in METHODS.values())

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pocketlens.compose import Text
+from pocketlens.compose import METHODS, Text
 from tests.runtime.compose.by_hand import X, Y, composed_by, fused, hand_kit, scores_of
 
 KIT = hand_kit({"y": Y})
@@ -11,6 +11,7 @@ SCORES = scores_of([[0.5, 0.3, 1.5, 1.5], [0.0, 0.6, 1.5, 1.4]], [0.3, 0.2], [0.
 
 
 def test_weicom_by_hand() -> None:
+    assert METHODS["weicom"].formula.startswith("(1 - a) Phi(") and " - 1, a" in METHODS["weicom"].formula
     composed = composed_by("weicom", KIT, Text("y"))
     np.testing.assert_array_equal(composed.vectors, [X, Y])
     found = fused(composed, SCORES) + 1  # Phi(1) = 0.841345, Phi(-1) = 0.158655, Phi(2) = 0.977250
