@@ -20,6 +20,7 @@ from pocketlens.errors import MissingPart, PocketlensError
 from pocketlens.show import printable as printable
 
 if TYPE_CHECKING:
+    from pocketlens.hits import Hits
     from pocketlens.parts import Part
 
 _GROUP = "pocketlens.commands"
@@ -122,18 +123,15 @@ def search(
         raise click.UsageError("give an EXPRESSION, a --text TEXT or an --image PATH")
     parameters = dict(_read_value(value) for value in values)
     from pocketlens.lens import open_lens
-    from pocketlens.show import hits_heading, hits_table, hits_values
+    from pocketlens.show import hits_values
 
     parts = _read_parts(expression, text, image, negative)
     with open_lens(bundle, threads=threads) as lens:
         hits = lens.search(parts=parts, method=method, parameters=parameters, k=k)
     if as_json:
         _print_json(hits_values(hits))
-        return
-    for line in hits_heading(hits) if len(parts) > 1 or method != "auto" else []:
-        click.echo(line, err=True)
-    for line in hits_table(hits):
-        click.echo(line)
+    else:
+        _print_hits(hits, headed=len(parts) > 1 or method != "auto")
 
 
 @cli.command(short_help="List the ways to compose a picture and a text.")
@@ -216,6 +214,15 @@ def _read_parts(expression: str | None, text: str | None, image: Path | None, ne
     parts += [] if image is None else [read_part("--image", "image", image)]
     parts += [] if text is None else [read_part("--text", "text", text)]
     return parts + [read_part("--negative", "text", each, -1.0) for each in negative]
+
+
+def _print_hits(hits: Hits, *, headed: bool) -> None:
+    from pocketlens.show import hits_heading, hits_table
+
+    for line in hits_heading(hits) if headed else []:
+        click.echo(line, err=True)
+    for line in hits_table(hits):
+        click.echo(line)
 
 
 def _read_value(given: str) -> tuple[str, float | str]:
