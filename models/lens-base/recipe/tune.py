@@ -24,6 +24,9 @@ from pocketlens_bench.evaluate_task import Evaluation, Level
 from pocketlens_bench.protocols import emojicir
 
 NEGATED = ("sum", "product", "centred-product", "weicom", "lincir", "pdv-lincir")
+QUERIES = 1_500
+"""So many of the split's, spread evenly."""
+
 WALKS = ("pdv-lincir", "pdv-pic2word", "pdv-searle", "pdv-names")
 
 
@@ -64,7 +67,7 @@ def tune(bundle: Path, data: Path) -> dict[str, Any]:
     task = emojicir.read(data, "validation")
     with open_lens(bundle, threads=1) as lens:
         kit = open_kit(bundle, lens)
-        evaluation = Evaluation(task, lens, kit, [data / "pictures"])
+        evaluation = Evaluation(task, lens, kit, [data / "pictures"], limit=QUERIES)
         plain = Judge(task.metrics, by_family=False)
         tried = []
         for name, values in settings():
@@ -77,7 +80,13 @@ def tune(bundle: Path, data: Path) -> dict[str, Any]:
             shown = {key: round(found[key].value, 2) for key in ("mAP@10", "unwanted@10")}
             avoided.append({"method": name, "level": level, **values, **shown})
             print(avoided[-1], flush=True)
-    return {"split": "validation", "data_sha256": dict(task.data_sha256), "tried": tried, "negatives": avoided}
+    return {
+        "split": "validation",
+        "queries": len(evaluation.examples),
+        "data_sha256": dict(task.data_sha256),
+        "tried": tried,
+        "negatives": avoided,
+    }
 
 
 def main() -> None:
