@@ -70,9 +70,13 @@ def test_the_wheel_is_at_most_60_mb(wheel: Path) -> None:
 
 def test_the_model_that_ships_is_at_most_32_mb(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
-        towers = [info.file_size for info in archive.infolist() if info.filename.endswith(".onnx")]
+        sizes = {info.filename: info.file_size for info in archive.infolist() if info.filename.endswith(".onnx")}
+    networks = {name: size for name, size in sizes.items() if "/inversion/" in name}
+    towers = {name: size for name, size in sizes.items() if name not in networks}
     assert len(towers) == 2
-    assert sum(towers) <= 32_000_000
+    assert sum(towers.values()) <= 32_000_000
+    assert {Path(name).stem for name in networks} == {"lincir", "pic2word", "searle"}
+    assert max(networks.values()) <= 4_000_000
 
 
 def test_the_commands_are_registered_and_lead_somewhere(wheel: Path, names: set[str]) -> None:

@@ -2,7 +2,8 @@
 
     python models/lens-base/recipe/tune.py --bundle B --data EMOJICIR
 
-The bundle holds EmojiCIR's pictures and lens-base with its networks and its vocabulary. The test split is not read.
+The bundle holds EmojiCIR's pictures and lens-base with its networks and its vocabulary. SEARLE takes what is chosen for
+LinCIR. The test split is not read.
 What the table says is set by hand as the parameters' defaults in pocketlens.compose.
 """
 
@@ -12,6 +13,7 @@ import argparse
 import itertools
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +24,13 @@ from pocketlens_bench.evaluate_kit import open_kit
 from pocketlens_bench.evaluate_results import Judge
 from pocketlens_bench.evaluate_task import Evaluation, Level
 from pocketlens_bench.protocols import emojicir
+from pocketlens_bench.protocols.task import Task
 
 NEGATED = ("sum", "product", "centred-product", "weicom", "lincir", "pdv-lincir")
-QUERIES = 1_500
+QUERIES = 1_000
 """So many of the split's, spread evenly."""
 
-WALKS = ("pdv-lincir", "pdv-pic2word", "pdv-searle", "pdv-names")
+WALKS = ("pdv-lincir", "pdv-pic2word", "pdv-names")
 
 
 Trial = tuple[str, dict[str, Value]]
@@ -35,16 +38,16 @@ Trial = tuple[str, dict[str, Value]]
 
 def settings() -> Iterator[Trial]:
     """Yield a method and values of its parameters, for queries without a negative."""
-    for method, share in itertools.product(("slerp", "weicom", "weimocir"), (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)):
+    for method, share in itertools.product(("slerp", "weicom"), (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)):
         yield method, {"text_share": share}
-    for method, template in itertools.product(("lincir", "pic2word", "searle"), ("that", "comma", "with", "plain")):
+    for method, template in itertools.product(("lincir", "pic2word"), ("that", "comma", "with", "plain")):
         yield method, {"template": template}
     for method in WALKS:
         for at in (1.0, 1.4):
             yield method, {"direction": "text", "text_strength": at}
         for ai in (1.0, 1.5, 2.0, 3.0):
             yield method, {"direction": "image", "image_strength": ai}
-        for ai, at, b in itertools.product((1.2, 1.6, 2.0), (1.0, 1.3), (0.3, 0.5, 0.7)):
+        for ai, at, b in itertools.product((1.2, 1.6), (1.0, 1.3), (0.3, 0.5, 0.8)):
             yield method, {"image_strength": ai, "text_strength": at, "balance": b}
     for count, centred in itertools.product((1, 5, 20), ("no", "yes")):
         yield "freedom", {"neighbours": count, "centred": centred}
@@ -60,6 +63,16 @@ def negatives() -> Iterator[tuple[str, Level, dict[str, Value]]]:
             yield method, "vector", {"negative_strength": strength}
         for strength, floor in itertools.product((0.5, 1.0, 2.0), (0.0, 1.0)):
             yield method, "score", {"negative_strength": strength, "negative_floor": floor}
+
+
+def named(task: Task, data: Path) -> Task:
+    """Return the task with the full name of what is looked for as every query's text: the most its encoder can find."""
+    lines = (data / "pictures.tsv").read_text(encoding="utf-8").splitlines()
+    columns = lines[0].split("\t")
+    rows = (dict(zip(columns, line.split("\t"), strict=True)) for line in lines[1:])
+    names = {row["id"]: row["name"] for row in rows}
+    plain = [example for example in task.examples if example.negative is None]
+    return replace(task, examples=tuple(replace(e, texts=(names[min(e.answers)],)) for e in plain))
 
 
 def tune(bundle: Path, data: Path) -> dict[str, Any]:
@@ -80,8 +93,12 @@ def tune(bundle: Path, data: Path) -> dict[str, Any]:
             shown = {key: round(found[key].value, 2) for key in ("mAP@10", "unwanted@10")}
             avoided.append({"method": name, "level": level, **values, **shown})
             print(avoided[-1], flush=True)
+        best = Evaluation(named(task, data), lens, kit, [data / "pictures"], limit=QUERIES)
+        summary = plain.summarise(best.measure(find_method("text")))
+        own_name = {"all": summary.whole, **summary.strata}
     return {
         "split": "validation",
+        "own_name_as_text": {part: round(figures["mAP@10"].value, 2) for part, figures in own_name.items()},
         "queries": len(evaluation.examples),
         "data_sha256": dict(task.data_sha256),
         "tried": tried,
