@@ -114,6 +114,12 @@ def test_search_by_picture_alone(run: Run, bundle: Path, pictures: Path) -> None
         (["red", "--threads", "0"], "Invalid value for '--threads': 0 is not in the range"),
         (["red", "blue"], "Got unexpected extra argument (blue)"),
         (["red", "--nonsense"], "No such option"),
+        (
+            ["-people"],
+            "No such option '-people'; what is not wanted has a space after the minus, '- people', and --text",
+        ),
+        (["-2:people + red"], "No such option '-2:people + red'; what is not wanted has a space after the minus"),
+        (["-kitchen"], "No such option '-kitchen'; what is not wanted"),
     ],
 )
 def test_a_wrong_call_of_search_is_one_line_and_exit_code_2(
@@ -197,7 +203,8 @@ def test_an_expression_may_start_with_an_operator(run: Run, bundle: Path) -> Non
     [
         (["red + "], "'red + ': nothing stands after '+'"),
         (["red + ./no.png"], "'red + ./no.png': there is no file no.png; a part that starts with ./, ../, /, ~/ is"),
-        (["red + 0:blue"], "'red + 0:blue': part '0:blue' has the weight 0, expected 0.001 to 100, with a minus for"),
+        (["red + 0:blue"], "'red + 0:blue': part '0:blue' has the weight 0, expected 0.001 to 100"),
+        (["red - -2:blue"], "'red - -2:blue': '-2:blue' after '-' has a sign of its own; expected '- 2:blue'"),
         (["--text", " "], "--text is empty"),
         (["red", "--negative", ""], "--negative is empty"),
         (["- people"], "'- people': nothing is wanted: every part of the query is negative"),
@@ -207,6 +214,37 @@ def test_an_expression_may_start_with_an_operator(run: Run, bundle: Path) -> Non
 )
 def test_a_wrong_query_is_one_line_and_exit_code_1(run: Run, bundle: Path, arguments: list[str], message: str) -> None:
     assert failed(run("search", bundle, *arguments), message)
+
+
+def test_texts_and_pictures_may_be_repeated(run: Run, bundle: Path, pictures: Path) -> None:
+    red, blue = pictures / "red.png", pictures / "blue.png"
+    found = json.loads(run("search", bundle, "--image", red, "--image", blue, "--json").out)
+    with pocketlens.open(bundle) as lens:
+        expected = lens.search(parts=[("image", red), ("image", blue)])
+        texts = lens.search(parts=[("text", "a red"), ("text", "-blue")])
+    assert [hit["cosine"] for hit in found["hits"]] == [round(hit.cosine, 4) for hit in expected]
+    found = json.loads(run("search", bundle, "--text", "a red", "--text", "-blue", "-k10", "--json").out)
+    assert [hit["cosine"] for hit in found["hits"]] == [round(hit.cosine, 4) for hit in texts]
+
+
+def test_a_file_where_words_are_expected(
+    run: Run, bundle: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(pictures)
+    assert failed(
+        run("search", bundle, "red.png + blue"), "'red.png + blue': 'red.png' is a file here; a picture starts"
+    )
+    assert failed(run("search", bundle, "red", "--negative", "./red.png"), "--negative is './red.png', a file, and")
+    assert run("search", bundle, "--text", "red.png").code == 0
+
+
+def test_a_parameter_that_auto_has_no_use_for(run: Run, bundle: Path, pictures: Path) -> None:
+    chosen = "auto chose the method text, which has no parameter harris; methods that have it: basic\n"
+    assert failed(run("search", bundle, "red + blue", "--set", "harris=0.1"), chosen)
+    both = (f"{pictures / 'red.png'} + blue", "--set", "names_kept=2")
+    chosen = "auto chose the method weicom, which has no parameter names_kept; methods that have it: freedom, pdv-names"
+    assert failed(run("search", bundle, *both), chosen)
+    assert failed(run("search", bundle, "red + blue", "--set", "x=1"), "method text: there is no parameter 'x'")
 
 
 # methods
@@ -222,7 +260,7 @@ def test_all_methods_are_listed(run: Run) -> None:
     assert [method["name"] for method in told] == list(METHODS)
     assert told[0]["formula"] == METHODS[told[0]["name"]].formula
     slerp = next(method for method in told if method["name"] == "slerp")
-    assert slerp["parameters"]["text_share"].items() >= {"default": 0.8, "least": 0.0, "most": 1.0}.items()
+    assert slerp["parameters"]["text_share"].items() >= {"default": 0.5, "least": 0.0, "most": 1.0}.items()
 
 
 def test_methods_of_a_bundle_say_whether_they_can_be_used(run: Run, own: Path) -> None:
@@ -239,6 +277,21 @@ def test_methods_of_a_bundle_say_whether_they_can_be_used(run: Run, own: Path) -
     assert "pocketlens fit concepts, then pocketlens pack" in told["freedom"]["missing"][0]
     assert run("methods", own / "text").out == result.out
     assert run("methods", "lens-base").code == 0
+
+
+@pytest.mark.parametrize(("tower", "other"), [("text", "image"), ("image", "text")])
+def test_methods_of_a_bundle_with_one_tower(
+    run: Run, bundle: Path, colours: Path, tmp_path: Path, tower: str, other: str
+) -> None:
+    out = tmp_path / "b"
+    assert run("pack", "--gallery", bundle / "gallery", f"--{tower}", colours, "--out", out).code == 0
+    told = {method["name"]: method["missing"] for method in json.loads(run("methods", out, "--json").out)["methods"]}
+    assert told[tower] == []
+    assert (
+        told[other]
+        == told["sum"]
+        == [f"{'a' if other == 'text' else 'an'} {other} tower: pocketlens pack --{other} MODEL"]
+    )
 
 
 def test_one_method_is_explained(run: Run, bundle: Path) -> None:
@@ -447,6 +500,8 @@ def test_pack_puts_parts_together(run: Run, bundle: Path, colours: Path, tmp_pat
     assert failed(run("pack", *parts), "give --text MODEL, --image MODEL, or both", code=2)
     assert failed(run("pack", *parts, "--text", "nonsense"), "nonsense: neither a model folder nor a model that ships")
     assert list(tmp_path.iterdir()) == []
+    whole = run("pack", "--gallery", bundle, "--text", colours, "--out", tmp_path / "b")
+    assert failed(whole, f"{bundle} is a bundle, expected a gallery: give {bundle}/gallery")
     assert run("pack", *parts, "--text", colours) == (0, f"{tmp_path}/b: a bundle of {bundle}/gallery\n", "")
     assert failed(run("pack", *parts, "--text", colours), f"{tmp_path}/b exists already; give --replace or")
     assert run("pack", *parts, "--image", colours, "--replace").code == 0

@@ -20,6 +20,7 @@ from tests.runtime.compose.kit import ArrayKit
 ROWS, QUERIES, DIM = 20_000, 50, 512
 TEXTS = clip_shaped.texts(2 * QUERIES + 200)
 PICTURES = clip_shaped.pictures(QUERIES, seed=1)
+SCORE: dict[str, Value] = {"negative_level": "score", "negative_strength": 1.0, "negative_floor": 1.0}
 
 
 def open_gallery(folder: Path, vectors: np.ndarray, *, rescore: bool = True) -> Gallery:
@@ -61,10 +62,10 @@ def composed(kit: ArrayKit, number: int, name: str, values: Mapping[str, Value],
         ("basic", {"expansion": 0}, ""),
         ("basic", {"expansion": 0, "harris": 0.2}, ""),
         ("basic", {"expansion": 0}, "text"),
-        ("sum", {"negative_level": "score"}, "text"),
-        ("product", {"negative_level": "score"}, "text"),
-        ("weicom", {"negative_level": "score"}, "text"),
-        ("sum", {"negative_level": "score", "negative_strength": 2}, "neighbour"),  # what is wanted is unwanted too
+        ("sum", SCORE, "text"),
+        ("product", SCORE, "text"),
+        ("weicom", SCORE, "text"),
+        ("sum", {**SCORE, "negative_strength": 2}, "neighbour"),  # what is wanted is unwanted too
     ],
 )
 def test_candidates_have_the_top_ten_of_all_rows(
@@ -93,7 +94,7 @@ def test_the_product_equals_numpy(gallery: Gallery, kit: ArrayKit) -> None:
 
 
 def test_what_is_unwanted_counts_for_the_score_but_not_for_cosine_and_z(gallery: Gallery, kit: ArrayKit) -> None:
-    query = composed(kit, 5, "sum", {"negative_level": "score"}, unwanted="text")
+    query = composed(kit, 5, "sum", SCORE, unwanted="text")
     found = search_fused(gallery, query, k=5)
     wanted = query.vectors[0].astype(np.float64)
     cosines = gallery.index.vectors(found.rows) @ wanted
@@ -166,7 +167,7 @@ def test_the_fan_by_hand() -> None:
 def test_the_querys_own_picture_may_be_unwanted(gallery: Gallery, kit: ArrayKit, name: str) -> None:
     query, method = Query(PICTURES[0], (Text("text 0"),)), find_method(name)
     own = compose(query, None, kit, method).vectors[:1]  # what candidates are looked for with cancels out exactly
-    composed = compose(query, Negative(own, np.ones(1, dtype=np.float32)), kit, method)
+    composed = compose(query, Negative(own, np.ones(1, dtype=np.float32)), kit, method, SCORE)
     found = [search_fused(gallery, composed, k=10, exhaustive=exhaustive) for exhaustive in (False, True)]
     assert len(found[0].rows) == len(found[1].rows) == 10
     if name != "image":

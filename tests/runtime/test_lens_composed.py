@@ -150,7 +150,7 @@ def test_auto_takes_the_best_measured_of_what_there_is(own: Path, pictures: Path
     sign_bundle(own)
     with pocketlens.open(own) as lens:
         found = lens.search(**query)  # type: ignore[arg-type]
-        assert (found.method, found.parameters) == ("slerp", {"text_share": 0.8})
+        assert (found.method, found.parameters) == ("slerp", {"text_share": 0.5})
         assert found.why == "best of the measured methods that this bundle has: mAP@10 0.200"
     quality = {
         "composed_slerp_map_at_10": 0.2,
@@ -252,8 +252,9 @@ def test_a_wrong_query_is_a_bad_query(
 
 
 def test_a_negative_that_cancels_the_query_is_a_bad_query(bundle: Path) -> None:
+    values: dict[str, float | str] = {"negative_level": "vector", "negative_strength": 1.0}
     with pocketlens.open(bundle) as lens, pytest.raises(pocketlens.BadQuery, match="cancels the query out"):
-        lens.search(text="red", negative="red", parameters={"negative_level": "vector"})
+        lens.search(text="red", negative="red", parameters=values)
 
 
 def test_pictures_that_cancel_out_are_a_bad_query(lens: pocketlens.Lens) -> None:

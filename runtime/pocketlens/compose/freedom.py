@@ -59,7 +59,7 @@ PARAMETERS = {
     "neighbours": Parameter(20.0, "pictures that are named: the own one and its nearest", 1.0, 100.0, whole=True),
     "names_per_picture": Parameter(7.0, "names of each of them", 1.0, 50.0, whole=True),
     "names_kept": Parameter(7.0, "most frequent names that are used", 1.0, 50.0, whole=True),
-    "centred": Parameter("no", "name what sets a picture apart from the gallery", choices=("no", "yes")),
+    "centred": Parameter("yes", "name what sets a picture apart from the gallery", choices=("no", "yes")),
 }
 
 FREEDOM = Method(

@@ -189,7 +189,8 @@ def test_rankings_are_those_of_the_runtimes_search(method: str, shipped: Folders
 
 
 def test_negatives_are_measured_three_times_apart(coloured: Folders) -> None:
-    results = run(coloured("emojicir"), "emojicir", ["text", "image"])
+    strengths: dict[str, dict[str, Value]] = {name: {"negative_strength": 1.0} for name in ("text", "image")}
+    results = run(coloured("emojicir"), "emojicir", ["text", "image"], parameters=strengths)
     assert [(s.run.method, s.run.level) for s in results.negative] == [
         (method, level) for method in ("text", "image") for level in ("without", "vector", "score")
     ]

@@ -68,8 +68,8 @@ def test_every_protocol_from_files_to_table_json_and_plot(protocol: str, shipped
     assert (tmp_path / "again.svg").read_bytes() == plot.read_bytes()
 
 
-def test_the_table_says_what_is_kept_left_out_and_needed(shipped: Folders) -> None:
-    table = run(shipped("emojicir"), "emojicir").stdout
+def test_the_table_says_what_is_kept_left_out_and_needed(coloured: Folders) -> None:
+    table = run(coloured("emojicir"), "emojicir").stdout
     assert "The reference picture stays in the ranking" in table
     assert "mAP@10 by family" in table
     assert re.search(r"\nmethod +seen mAP@10 +interval +unseen mAP@10 +interval\nqueries +2 +1\n", table)

@@ -7,7 +7,8 @@ from pocketlens.compose import Text
 from pocketlens.errors import BadQuery
 from tests.runtime.compose.by_hand import ROWS, X, Y, Z, composed_by, hand_kit, vector
 
-ONE = {"names_per_picture": 1}
+PLAIN: dict[str, float | str] = {"centred": "no"}  # names are those nearest to the vectors as they are
+ONE: dict[str, float | str] = {"names_per_picture": 1, **PLAIN}
 
 
 def test_names_and_vector_by_hand() -> None:
@@ -31,7 +32,7 @@ def test_a_picture_of_the_gallery_is_not_counted_twice() -> None:
 
 
 def test_equal_counts_stand_in_the_order_of_their_sums() -> None:
-    values: dict[str, float | str] = {"neighbours": 1, "names_per_picture": 4}
+    values: dict[str, float | str] = {"neighbours": 1, "names_per_picture": 4, **PLAIN}
     kit = hand_kit({}, rows=ROWS[2:])  # far away: the only proxy is the picture
     names = composed_by("freedom", kit, Text("x"), image=vector(0.28, 0.96, 0), values=values).names
     assert names == (("cube", 1.0), ("tilted", 1.0), ("ball", 1.0), ("cone", 1.0))  # 0.96, 0.936, 0.28, 0
@@ -63,4 +64,4 @@ def test_several_texts_are_merged_by_their_weights() -> None:
 def test_names_that_cancel_are_an_error() -> None:
     kit = hand_kit({"ball x": Y, "tilted x": -Y}, rows=np.stack([X]))
     with pytest.raises(BadQuery, match="the names of the picture cancel out"):
-        composed_by("freedom", kit, Text("x"), values={"neighbours": 1, "names_per_picture": 2})
+        composed_by("freedom", kit, Text("x"), values={"neighbours": 1, "names_per_picture": 2, **PLAIN})

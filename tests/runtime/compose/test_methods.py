@@ -65,13 +65,13 @@ CHANGED: dict[str, list[dict[str, float | str]]] = {
     "weimocir": [{"text_share": 0.5, "caption_share": 0.6}],
     "freedom": [
         {"neighbours": 3, "names_per_picture": 2, "names_kept": 4},
-        {"centred": "yes"},
+        {"centred": "no"},
         {"neighbours": 1, "names_per_picture": 50, "names_kept": 50},
     ],
     "lincir": [{"template": template} for template in ("comma", "with", "plain")],
     "pdv-searle": [{"direction": "text", "text_strength": 1.3}, {"direction": "image", "image_strength": -0.5}],
     "pdv-pic2word": [{"template": "plain", "balance": 0.1, "text_strength": 3}],
-    "pdv-names": [{"names_kept": 1, "neighbours": 5}, {"centred": "yes", "direction": "image"}],
+    "pdv-names": [{"names_kept": 1, "neighbours": 5}, {"centred": "no", "direction": "image"}],
 }
 
 
@@ -152,7 +152,7 @@ def test_the_order_of_the_rows_does_not_matter(name: str, level: str, seed: int)
 @given(seed=SEEDS)
 def test_scores_of_some_rows_are_their_scores_among_all(name: str, seed: int) -> None:
     kit = random_kit(seed)
-    composed = compose(random_query(seed), random_negative(seed), kit, METHODS[name])
+    composed = compose(random_query(seed), random_negative(seed), kit, METHODS[name], {"negative_level": "score"})
     assert composed.fuse is not None and composed.negatives == 2
     some = np.random.default_rng(seed).permutation(len(kit.rows))[:7]
     close(composed.fuse(scores_over(composed, kit, some)), composed.fuse(scores_over(composed, kit))[some])
@@ -190,7 +190,8 @@ def test_the_first_rows_are_less_like_what_is_not_wanted(name: str, level: str) 
 @EVERY
 def test_a_method_touches_what_it_says_it_needs(name: str) -> None:
     kit, method = random_kit(7), METHODS[name]
-    compose(random_query(7), random_negative(7), kit, method)  # at the score level nothing more is needed
+    values: dict[str, float | str] = {"negative_level": "score"}  # there nothing more is needed
+    compose(random_query(7), random_negative(7), kit, method, values)
     assert {"image", "text", *kit.touched} >= set(method.needs)
     assert kit.touched == set(method.needs) - {"image", "text"}
     for part, query in {"image": Query(None, (Text("a"),), 0.0), "text": Query(random_query(7).image, ())}.items():

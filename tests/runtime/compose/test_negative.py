@@ -8,8 +8,8 @@ from pocketlens.errors import BadQuery
 from tests.runtime.compose.by_hand import X, Y, composed_by, fused, hand_kit, scores_of, vector
 from tests.runtime.compose.kit import ArrayKit, vocabulary
 
-VECTOR: dict[str, float | str] = {"negative_level": "vector"}
-SCORE: dict[str, float | str] = {"negative_level": "score"}
+VECTOR: dict[str, float | str] = {"negative_level": "vector", "negative_strength": 1.0}
+SCORE: dict[str, float | str] = {"negative_level": "score", "negative_strength": 1.0, "negative_floor": 1.0}
 UNWANTED = Negative(vector(0.6, 0.8, 0)[np.newaxis], vector(1.0))
 
 
@@ -47,9 +47,8 @@ def test_scores_by_hand() -> None:
     # The unwanted is 2, 1 and -3 deviations from its mean: the first row loses 0.1 * (2 - 1).
     scores = scores_of([[0.5, 0.5, 0.5], [0.9, 0.7, -0.1]], [0.2, 0.5], [0.1, 0.2])
     np.testing.assert_allclose(fused(composed, scores), [0.4, 0.5, 0.5], atol=1e-6)
-    strong = composed_by(
-        "image", kit_with_mean(0, 0, 1), negative=UNWANTED, values={"negative_strength": 2.0, "negative_floor": 0.0}
-    )
+    values = {**SCORE, "negative_strength": 2.0, "negative_floor": 0.0}
+    strong = composed_by("image", kit_with_mean(0, 0, 1), negative=UNWANTED, values=values)
     np.testing.assert_allclose(fused(strong, scores), [0.1, 0.3, 0.5], atol=1e-6)
 
 

@@ -8,6 +8,7 @@ from pocketlens.errors import BadQuery
 from tests.runtime.compose.by_hand import X, Y, Z, composed_by, hand_kit, vector
 
 T0, TC = vector(1, 0, 0), vector(0.6, 0.8, 0)  # the direction is (-0.4, 0.8, 0)
+STRENGTHS: dict[str, float | str] = {"text_strength": 1.0, "image_strength": 1.2, "balance": 0.8}
 KIT = hand_kit({"a photo of $": T0, "a photo of $ that runs": TC})
 
 
@@ -30,13 +31,13 @@ def n(*numbers: float) -> np.ndarray:
     ],
 )
 def test_directions_by_hand(values: dict[str, float | str], expected: np.ndarray) -> None:
-    found = composed_by("pdv-lincir", KIT, Text("runs"), image=Z, values=values).vectors
+    found = composed_by("pdv-lincir", KIT, Text("runs"), image=Z, values={**STRENGTHS, **values}).vectors
     np.testing.assert_allclose(found, [expected], atol=1e-6)
 
 
 def test_the_ratio_of_weights_is_how_far_to_go() -> None:
-    weighted = composed_by("pdv-lincir", KIT, Text("runs", 1.5), image=Z).vectors
-    strengths: dict[str, float | str] = {"text_strength": 1.5, "image_strength": 1.8}
+    weighted = composed_by("pdv-lincir", KIT, Text("runs", 1.5), image=Z, values=STRENGTHS).vectors
+    strengths = {**STRENGTHS, "text_strength": 1.5, "image_strength": 1.8}
     np.testing.assert_allclose(
         weighted, composed_by("pdv-lincir", KIT, Text("runs"), image=Z, values=strengths).vectors
     )
@@ -44,9 +45,8 @@ def test_the_ratio_of_weights_is_how_far_to_go() -> None:
 
 def test_several_texts_make_one_direction() -> None:
     kit = hand_kit({"a photo of $": X, "a photo of $ that a": Y, "a photo of $ that b": Z})
-    composed = composed_by(
-        "pdv-searle", kit, Text("a", 3.0), Text("b", 4.0), image_weight=7.0, values={"direction": "text"}
-    )
+    values = {**STRENGTHS, "direction": "text"}
+    composed = composed_by("pdv-searle", kit, Text("a", 3.0), Text("b", 4.0), image_weight=7.0, values=values)
     np.testing.assert_allclose(composed.vectors, [[0, 0.6, 0.8]], atol=1e-6)
     assert kit.encoded == ["a photo of $", "a photo of $ that a", "a photo of $ that b"]
 
@@ -63,6 +63,7 @@ def test_names_stand_in_for_a_network() -> None:
     values: dict[str, float | str] = {
         "neighbours": 3,
         "names_per_picture": 1,
+        "centred": "no",
         "direction": "text",
         "text_strength": 1.0,
     }
@@ -71,7 +72,7 @@ def test_names_stand_in_for_a_network() -> None:
     np.testing.assert_allclose(composed.vectors, [TC], atol=1e-6)
     parameters = METHODS["pdv-names"].parameters
     defaults = [parameters[name].default for name in ("balance", "image_strength", "text_strength", "names_kept")]
-    assert defaults == [0.75, 1.4, 1.2, 3.0]
+    assert defaults == [0.3, 1.2, 1.3, 3.0]
 
 
 def test_strengths_that_cancel_are_an_error() -> None:
