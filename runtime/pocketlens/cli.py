@@ -20,11 +20,13 @@ from pocketlens.errors import MissingPart, PocketlensError
 from pocketlens.show import printable as printable
 
 if TYPE_CHECKING:
+    from pocketlens.compose import Method
     from pocketlens.hits import Hits
-    from pocketlens.parts import Part
 
 _GROUP = "pocketlens.commands"
+_PATH = click.Path(path_type=Path)
 _OPERATOR = re.compile(r"-\s")  # at the start of an argument
+_NO_SPACE = re.compile(r"-[^\s\-k].|-k[^\d=-]", re.DOTALL)  # "-people": no option has such a name; -k has a number
 _THREADS = "Threads; by default the cores, at most 4, to encode, and 1 to search."
 
 
@@ -51,12 +53,20 @@ class _Search(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         takes_value = {name for option in self.params if not getattr(option, "is_flag", False) for name in option.opts}
-        before = ["", *args]
-        args = [
-            f" {arg}" if _OPERATOR.match(arg) and before[number] not in takes_value else arg
-            for number, arg in enumerate(args)
-        ]
-        return super().parse_args(ctx, args)
+        before, end = ["", *args], args.index("--") if "--" in args else len(args)
+        read = list(args)
+        for number, arg in enumerate(args):
+            if before[number] in takes_value:
+                continue
+            if number < end and _NO_SPACE.match(arg):
+                raise click.UsageError(
+                    f"No such option {arg!r}; what is not wanted has a space after the minus, {f'- {arg[1:]}'!r}, and "
+                    "--text takes a text as it stands",
+                    ctx,
+                )
+            if _OPERATOR.match(arg):
+                read[number] = f" {arg}"
+        return super().parse_args(ctx, read)
 
 
 def _load(entry: EntryPoint) -> click.Command:
@@ -83,10 +93,10 @@ def cli() -> None:
 
 
 @cli.command(cls=_Search, short_help="Find pictures by text, by picture, or by a picture as a text says.")
-@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("bundle", type=_PATH)
 @click.argument("expression", required=False)
-@click.option("--text", metavar="TEXT", help="A text to look for, taken as it stands.")
-@click.option("--image", type=click.Path(path_type=Path), help="A picture to look for.")
+@click.option("--text", "texts", multiple=True, metavar="TEXT", help="A text as it stands; may be repeated.")
+@click.option("--image", "images", multiple=True, type=_PATH, help="A picture to look for; may be repeated.")
 @click.option("--negative", multiple=True, metavar="TEXT", help="What is not wanted; may be repeated.")
 @click.option("--method", default="auto", show_default=True, help="How to compose; see pocketlens methods.")
 @click.option("--set", "values", multiple=True, metavar="NAME=VALUE", help="A parameter of the method; repeatable.")
@@ -96,8 +106,8 @@ def cli() -> None:
 def search(
     bundle: Path,
     expression: str | None,
-    text: str | None,
-    image: Path | None,
+    texts: tuple[str, ...],
+    images: tuple[Path, ...],
     negative: tuple[str, ...],
     method: str,
     values: tuple[str, ...],
@@ -116,16 +126,20 @@ def search(
     + and - stand between spaces, a number and a colon are a weight, and a part
     that starts with ./, ../, / or ~/ is a picture.
 
-    Paths are relative to the folder that was indexed. The cosine is the similarity, -1 to 1; z tells by how many
-    standard deviations a picture stands out from the gallery for this query.
+    Pictures that are found go by their path below the folder that was indexed; a picture of the query is sought from
+    the current folder. The cosine is the similarity, -1 to 1; z tells by how many standard deviations a picture
+    stands out from the gallery for this query. A method that fuses the scores of picture and text ranks by what it
+    made of them, the score, which compares within one answer only; cosine and z are then the mean over the wanted
+    vectors. Without a column score, the cosine is what hits are ranked by.
     """  # noqa: D301  # click takes the escape itself
-    if expression is None and text is None and image is None:
+    if expression is None and not texts and not images:
         raise click.UsageError("give an EXPRESSION, a --text TEXT or an --image PATH")
     parameters = dict(_read_value(value) for value in values)
     from pocketlens.lens import open_lens
+    from pocketlens.parts import read_options
     from pocketlens.show import hits_values
 
-    parts = _read_parts(expression, text, image, negative)
+    parts = read_options(expression, images, texts, negative)
     with open_lens(bundle, threads=threads) as lens:
         hits = lens.search(parts=parts, method=method, parameters=parameters, k=k)
     if as_json:
@@ -135,7 +149,7 @@ def search(
 
 
 @cli.command(short_help="List the ways to compose a picture and a text.")
-@click.argument("bundle", type=click.Path(path_type=Path), required=False)
+@click.argument("bundle", type=_PATH, required=False)
 @click.option("--method", metavar="NAME", help="Print the formula, source and parameters of this one.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def methods(bundle: Path | None, method: str | None, as_json: bool) -> None:
@@ -149,13 +163,19 @@ def methods(bundle: Path | None, method: str | None, as_json: bool) -> None:
     """  # noqa: D301
     from pocketlens.compose import METHODS, find_method, missing
     from pocketlens.ingredients import has_need, measured_figures
-    from pocketlens.inspect import text_manifest
+    from pocketlens.inspect import missing_towers, text_manifest
     from pocketlens.show import method_lines, methods_table, methods_values
 
     chosen = METHODS if method is None else {method: find_method(method)}
     manifest = None if bundle is None else text_manifest(_folder(bundle))
-    lacks = None if bundle is None else lambda one: missing(one, lambda need: has_need(manifest, need))
-    values = methods_values(chosen, lacks, measured_figures(manifest))
+    towers = {} if bundle is None else missing_towers(_folder(bundle))
+
+    def lacks(one: Method) -> list[str]:
+        return [towers[need] for need in one.needs if need in towers] + missing(
+            one, lambda need: has_need(manifest, need)
+        )
+
+    values = methods_values(chosen, None if bundle is None else lacks, measured_figures(manifest))
     if as_json:
         _print_json({"methods": values})
         return
@@ -164,7 +184,7 @@ def methods(bundle: Path | None, method: str | None, as_json: bool) -> None:
 
 
 @cli.command(short_help="Print what a folder says of itself.")
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("path", type=_PATH)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def info(path: Path, as_json: bool) -> None:
     """Print what a model, gallery or bundle folder says of itself; PATH may also name a model that ships."""
@@ -178,7 +198,7 @@ def info(path: Path, as_json: bool) -> None:
 
 
 @cli.command(short_help="Check every file of a folder.")
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("path", type=_PATH)
 def verify(path: Path) -> None:
     """Hash every file of a folder again and replay its golden values; exit with 1 when anything is off.
 
@@ -192,7 +212,7 @@ def verify(path: Path) -> None:
 
 
 @cli.command(short_help="Measure a bundle on this device.")
-@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("bundle", type=_PATH)
 @click.option("--runs", default=50, show_default=True, type=click.IntRange(5, 10_000), help="Runs of every stage.")
 @click.option("--threads", type=click.IntRange(1, 64), help=_THREADS)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -205,15 +225,6 @@ def bench(bundle: Path, runs: int, threads: int | None, as_json: bool) -> None:
         _print_json(measured)
     else:
         click.echo(table(measured))
-
-
-def _read_parts(expression: str | None, text: str | None, image: Path | None, negative: tuple[str, ...]) -> list[Part]:
-    from pocketlens.parts import parse_expression, read_part
-
-    parts = [] if expression is None else parse_expression(expression.lstrip(), existing=True)
-    parts += [] if image is None else [read_part("--image", "image", image)]
-    parts += [] if text is None else [read_part("--text", "text", text)]
-    return parts + [read_part("--negative", "text", each, -1.0) for each in negative]
 
 
 def _print_hits(hits: Hits, *, headed: bool) -> None:

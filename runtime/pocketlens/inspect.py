@@ -54,6 +54,24 @@ def text_manifest(path: Path) -> model.ModelManifest | None:
     return model.Model.open(path / "text", manifest_sha256=manifest.text).manifest
 
 
+def missing_towers(path: Path) -> dict[str, str]:
+    """Return what a bundle lacks to encode a query's parts, by their kind, "image" or "text".
+
+    A model folder lacks nothing: a bundle may take its other tower from another.
+
+    Raises:
+        FormatError: as `text_manifest`.
+    """
+    text = text_manifest(path)
+    if kind_of(path) == "model":
+        return {}
+    manifest = bundle.read_bundle(path)
+    lacks = {} if manifest.image is not None else {"image": "an image tower: pocketlens pack --image MODEL"}
+    if text is None:
+        return {**lacks, "text": "a text tower: pocketlens pack --text MODEL"}
+    return lacks if text.can_read else {**lacks, "text": "a tokenizer, without which no text can be encoded"}
+
+
 def kind_of(path: Path) -> str:
     """Return "model", "gallery" or "bundle" by the manifest that lies in the folder.
 

@@ -23,9 +23,12 @@ from pocketlens.text import readable
 
 MIN_WEIGHT = 1e-3  # a part that counts less than this has no say, and ratios of weights stay in float32's range
 MAX_WEIGHT = 100.0
+_RANGE = f"{MIN_WEIGHT:g} to {MAX_WEIGHT:g}"
 PATH_STARTS = ("./", "../", "/", "~/")
 _OPERATOR = re.compile(r"(?:(?<=\s)|^)([+-])(?=\s|$)")
 _WEIGHT = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+):(?![0-9])")  # "12:30 clock" has none
+_SECOND_SIGN = re.compile(rf"[+-]\s*{_WEIGHT.pattern}")
+_LOOSE_SIGN = re.compile(r"\S[+-]\s|\s[+-]\S")
 _EXPECTED = '("text" or "image", value) or ("text" or "image", value, weight)'
 
 Kind: TypeAlias = Literal["text", "image"]
@@ -75,10 +78,24 @@ def shorthand(text: str | None, image: Picture | None, negative: str | Sequence[
     found = [] if image is None else [read_part("the image", "image", image, 1.0)]
     found += [] if text is None else [read_part("the text", "text", text, 1.0)]
     names = ["negative"] if isinstance(negative, str) else [f"negative[{number}]" for number in range(len(unwanted))]
-    found += [read_part(name, "text", value, -1.0) for name, value in zip(names, unwanted, strict=True)]
+    found += [_read_unwanted(name, value) for name, value in zip(names, unwanted, strict=True)]
     if not found:
         raise BadQuery("a query needs a text, an image or both; found neither")
     return check_wanted(found)
+
+
+def read_options(
+    expression: str | None, images: Sequence[Path], texts: Sequence[str], negative: Sequence[str]
+) -> list[Part]:
+    """Return the parts that the command line gives, in this order; whether anything is wanted is not checked.
+
+    Raises:
+        BadQuery: the expression is wrong or a path in it leads nowhere, or a text is empty or not wanted and a file.
+    """
+    parts = [] if expression is None else parse_expression(expression.lstrip(), existing=True)
+    parts += [read_part("--image", "image", image) for image in images]
+    parts += [read_part("--text", "text", text) for text in texts]
+    return parts + [_read_unwanted("--negative", text) for text in negative]
 
 
 def parse_expression(expression: str, *, existing: bool = False) -> list[Part]:
@@ -88,18 +105,18 @@ def parse_expression(expression: str, *, existing: bool = False) -> list[Part]:
 
     Args:
         expression: as a user typed it.
-        existing: refuse a path where there is nothing.
+        existing: refuse a path where there is nothing, and a text that is the name of a file.
 
     Raises:
-        BadQuery: a part is empty, a weight is out of range, nothing is wanted, or a path leads nowhere; the expression
-            is shown.
+        BadQuery: a part is empty or has two signs, a weight is out of range, nothing is wanted, or a path leads
+            nowhere; the expression is shown.
     """
     if not expression.strip():
         raise BadQuery("the expression is empty, expected a text or the path of a picture")
     first, *rest = _OPERATOR.split(expression.strip())
     signed = list(zip(rest[::2], rest[1::2], strict=True))
     if first.strip() or not rest:
-        signed.insert(0, ("+", first))
+        signed.insert(0, ("", first))
     try:
         parts = check_wanted([_parse_part(sign, part.strip()) for sign, part in signed])
         if existing:
@@ -143,10 +160,7 @@ def read_part(where: str, kind: Any, value: Any, weight: Any = 1.0) -> Part:
     except OverflowError:  # an int may be too large for a float
         number = math.inf
     if not MIN_WEIGHT <= abs(number) <= MAX_WEIGHT:
-        raise BadQuery(
-            f"{where} has the weight {number:g}, expected {MIN_WEIGHT:g} to {MAX_WEIGHT:g}, with a minus for what is "
-            "not wanted"
-        )
+        raise BadQuery(f"{where} has the weight {number:g}, expected {_RANGE}, with a minus for what is not wanted")
     return Part(kind, value, number)
 
 
@@ -160,25 +174,63 @@ def _read_part(where: str, given: Any) -> Part:
 
 
 def _parse_part(sign: str, part: str) -> Part:
+    if sign and _SECOND_SIGN.match(part):
+        raise BadQuery(f"{part!r} after {sign!r} has a sign of its own; expected {f'{sign} {part[1:].strip()}'!r}")
     weight = _WEIGHT.match(part)
     value = part[weight.end() :].strip() if weight else part
     if not value:
         after = f"the weight {weight[1]}" if weight else f"{sign!r}"
         raise BadQuery(f"nothing stands after {after}, expected a text or the path of a picture")
-    amount = float(f"{sign}{weight[1]}" if weight else f"{sign}1")
+    amount = float(weight[1]) if weight else 1.0
     where = f"part {part!r}"
+    if not MIN_WEIGHT <= amount <= MAX_WEIGHT:
+        raise BadQuery(f"{where} has the weight {amount:g}, expected {_RANGE}")
+    amount = -amount if sign == "-" else amount
     if value.startswith(PATH_STARTS):
         return read_part(where, "image", _path(value), amount)
     return read_part(where, "text", value, amount)
 
 
+def _read_unwanted(where: str, value: Any) -> Part:
+    part = read_part(where, "text", value, -1.0)
+    if _is_file(value):
+        raise BadQuery(
+            f"{where} is {readable(value)!r}, a file, and expected are words; a picture that is not wanted is a part "
+            "with a minus: of an EXPRESSION on the command line, of parts in Python"
+        )
+    return part
+
+
 def _check_paths(parts: Sequence[Part]) -> None:
     for part in parts:
-        if isinstance(part.value, Path) and not part.value.exists():
+        if part.kind == "text" and _is_file(str(part.value)):
             raise BadQuery(
-                f"there is no file {part.value}; a part that starts with {', '.join(PATH_STARTS)} is the path of a "
-                "picture (on the command line, --text takes a text as it stands)"
+                f"{part.value!r} is a file here; a picture starts with ./, and --text takes a text as it stands"
             )
+        if isinstance(part.value, Path) and not _exists(part.value):
+            raise BadQuery(f"there is no file {part.value}; {_why_no_file(str(part.value))}")
+
+
+def _why_no_file(path: str) -> str:
+    if _LOOSE_SIGN.search(path):
+        return "+ and - join parts only with a space on both sides"
+    return (
+        f"a part that starts with {', '.join(PATH_STARTS)} is the path of a picture (on the command line, --text takes "
+        "a text as it stands, and --image a file with ' + ' or ' - ' in its name)"
+    )
+
+
+def _is_file(text: str) -> bool:
+    """Return whether a text is rather the name of a file: a word such as "beach" is not, whatever lies here."""
+    path = _path(text)
+    return (text.startswith(PATH_STARTS) or path.suffix != "") and _exists(path) and path.is_file()
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # the name is too long
+        return False
 
 
 def _path(value: str) -> Path:

@@ -9,6 +9,7 @@ import numpy as np
 
 from pocketlens._types import Float32s
 from pocketlens.compose import (
+    METHODS,
     REMAKE,
     Composed,
     Kit,
@@ -101,6 +102,7 @@ def plan_query(
         figures = measured_figures(manifest)
         method = choose(query, has, figures)
         why = _reason(query, method, figures)
+        _check_names(method, parameters or {})
     else:
         method, why = find_method(name), ASKED
         _check_parts(method, query)
@@ -144,6 +146,17 @@ def _check_parts(method: Method, query: Query) -> None:
     for need, words, found in (("image", "a picture", query.image is not None), ("text", "a text", query.texts)):
         if need in method.needs and not found:
             raise BadQuery(f"method {method.name} needs {words}, and the query wants none")
+
+
+def _check_names(chosen: Method, given: Mapping[str, Value]) -> None:
+    """Refuse a parameter that other methods have than the one that "auto" chose."""
+    for name in given:
+        others = [method.name for method in METHODS.values() if name in method.parameters]
+        if others and name not in chosen.parameters:
+            raise BadQuery(
+                f"{AUTO} chose the method {chosen.name}, which has no parameter {name}; methods that have it: "
+                f"{', '.join(others)}"
+            )
 
 
 def _without_negatives(values: Mapping[str, Value], given: Mapping[str, Value]) -> dict[str, Value]:

@@ -63,8 +63,10 @@ def test_a_path_below_home_is_resolved(monkeypatch: pytest.MonkeyPatch) -> None:
         ("a - 2:", "'a - 2:': nothing stands after the weight 2"),
         ("- people", "'- people': nothing is wanted: every part of the query is negative"),
         ("- a - b", "nothing is wanted"),
-        ("a - 0.0009:b", "part '0.0009:b' has the weight -0.0009, expected 0.001 to 100, with a minus"),
-        ("0:a", "part '0:a' has the weight 0, expected 0.001 to 100, with a minus for what is not wanted"),
+        ("a - 0.0009:b", "part '0.0009:b' has the weight 0.0009, expected 0.001 to 100"),
+        ("a - -2:b", "'-2:b' after '-' has a sign of its own; expected '- 2:b'"),
+        ("a + +.5: b - c", "'+.5: b' after '+' has a sign of its own; expected '+ .5: b'"),
+        ("0:a", "part '0:a' has the weight 0, expected 0.001 to 100"),
         ("100.5:a", "part '100.5:a' has the weight 100.5"),
         ("9" * 400 + ":a", "has the weight inf"),
     ],
@@ -73,6 +75,7 @@ def test_a_wrong_expression_is_shown(expression: str, message: str) -> None:
     with pytest.raises(BadQuery) as caught:
         parse_expression(expression)
     assert message in str(caught.value)
+    assert "minus" not in str(caught.value)
 
 
 @given(expression=st.text(st.sampled_from("ab 12:.+-/~\t\ud800\0é"), max_size=20) | st.text(st.characters()))
@@ -181,4 +184,37 @@ def test_the_shorthands_are_parts() -> None:
 def test_a_wrong_shorthand_is_named(given: Any, message: str) -> None:
     with pytest.raises(BadQuery) as caught:
         shorthand(*given)
+    assert message in str(caught.value)
+
+
+def test_a_file_is_no_text_of_an_expression(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("me.jpg", "beach"):
+        Path(name).touch()
+    Path("a.folder").mkdir()
+    assert parse_expression("beach + a.folder - other.jpg + " + "x." * 3000, existing=True)[0] == Part("text", "beach")
+    assert parse_expression("me.jpg + red") == [Part("text", "me.jpg"), Part("text", "red")]
+    with pytest.raises(BadQuery, match=r"'me.jpg' is a file here; a picture starts with \./, and --text takes"):
+        parse_expression("red - 2:me.jpg", existing=True)
+    assert shorthand("me.jpg", None, ["beach", "./other.jpg"])[0] == Part("text", "me.jpg")
+    for name in ("./me.jpg", "me.jpg", "./beach"):
+        with pytest.raises(
+            BadQuery, match=rf"negative\[1\] is '{name}', a file, and expected are words; .* of parts in"
+        ):
+            shorthand("a", None, ["b", name])
+
+
+@pytest.mark.parametrize(
+    ("expression", "message"),
+    [
+        ("./a+ red", "there is no file a+ red; + and - join parts only with a space on both sides"),
+        ("./a -red", "+ and - join parts only with a space on both sides"),
+        ("./a + b.jpg", "there is no file a; a part that starts with ./, ../, /, ~/ is the path of a picture (on the"),
+        ("./a + b.jpg", "and --image a file with ' + ' or ' - ' in its name"),
+        ("/" + "x" * 5000, "there is no file /xxx"),
+    ],
+)
+def test_a_path_that_leads_nowhere_says_why(expression: str, message: str) -> None:
+    with pytest.raises(BadQuery) as caught:
+        parse_expression(expression, existing=True)
     assert message in str(caught.value)

@@ -12,6 +12,7 @@ from shutil import copyfile
 import numpy as np
 
 from pocketlens._types import Float32s
+from pocketlens.bundle import MANIFEST as BUNDLE_MANIFEST
 from pocketlens.bundle import Tower, add_tower, check_space, seal_bundle
 from pocketlens.encoder import ImageEncoder, TextEncoder
 from pocketlens.errors import FormatError, MissingPart
@@ -135,6 +136,8 @@ def pack_bundle(out: Path, *, gallery: Path, text: Model | None, image: Model | 
     """
     if text is None and image is None:
         raise MissingPart("a bundle needs a text tower, an image tower or both; give --text, --image or both")
+    if (gallery / BUNDLE_MANIFEST).is_file():
+        raise FormatError(f"{gallery} is a bundle, expected a gallery: give {gallery / 'gallery'}")
     opened = Gallery.open(gallery)  # checks every file
     opened.close()
     space = opened.manifest.space
