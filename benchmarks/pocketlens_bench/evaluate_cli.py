@@ -85,7 +85,7 @@ def evaluate(
     from pocketlens.lens import open_lens
     from pocketlens_bench import evaluate as evaluation
     from pocketlens_bench.evaluate_kit import open_kit
-    from pocketlens_bench.evaluate_report import to_json
+    from pocketlens_bench.evaluate_report import to_json, warning
 
     found = find_protocol(protocol)
     names = parse_methods(methods)
@@ -98,6 +98,9 @@ def evaluate(
             task, lens, kit, names, pictures=folders, parameters=values, limit=limit, on_progress=on_progress
         )
         report = to_json(results, lens, read_bundle(bundle), threads)
+        warned = warning(results, next(iter(lens.gallery.items.read_all())).id)
+    if warned:
+        click.echo(printable(warned) + ("" if as_json else "\n"), err=as_json)
     _write(results, report, out=out, plot=plot, submission=submission)
     _print(results, report, as_json=as_json)
 

@@ -94,11 +94,37 @@ def to_text(results: Results) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
+def warning(results: Results, item: str) -> str:
+    """Return what to know first where the gallery has less than half of the pictures that are ranked; else nothing.
+
+    Args:
+        results: what was found.
+        item: the id of any item of the gallery, to be compared with one that was expected.
+    """
+    task, lost = results.task, results.gaps.missing
+    ids = {example.id for summary in (*results.summaries, *results.negative) for example in summary.run.examples}
+    asked = [example for example in task.examples if example.id in ids or example.id in results.gaps.dropped]
+    total = len({name for example in asked if example.pool is not None for name in task.pools[example.pool]})
+    if 2 * len(lost) <= total:
+        return ""
+    found = total - len(lost)
+    return (
+        f"WARNING: the gallery has {found} of the {total} pictures to be ranked ({100 * found / total:.0f} %): these are "
+        f"no figures of {task.protocol}. An expected id is {task.views[lost[0]].files[0]}, one of the gallery's {item}"
+    )
+
+
 def _heading(results: Results) -> str:
     task = results.task
     figures = "figures in per cent, the first with its 95 % interval"
     if not task.has_answers:
         figures = "the test server has the answers, so there are no figures"
+    elif results.negative:
+        negative = len(results.negative[0].run.examples)
+        figures = (
+            f"{results.headline} is over {results.answered - negative} of them, {negative} more have something that is "
+            f"not wanted; {figures}"
+        )
     return f"{task.protocol} {task.split}: {results.answered} queries of {len(task.examples)}; {figures}"
 
 

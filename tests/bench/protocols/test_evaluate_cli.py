@@ -77,6 +77,34 @@ def test_the_table_says_what_is_kept_left_out_and_needed(coloured: Folders) -> N
     assert re.search(r"off the vector +\d", table)
 
 
+def test_a_gallery_of_less_than_half_is_told_first(shipped: Folders, colours: Path, tmp_path: Path) -> None:
+    data, _ = shipped("emojicir")
+    few, model = tmp_path / "few", Model.open(colours)
+    listed = sorted(path for path in (data / INDEXED["emojicir"]).rglob("*.png"))
+    kept = [path for path in listed if "red" in path.name or "blue" in path.name]
+    assert 0 < len(kept) < len(listed) / 2, [path.name for path in listed]
+    for path in kept:
+        (few / path.relative_to(data / INDEXED["emojicir"])).parent.mkdir(parents=True, exist_ok=True)
+        (few / path.relative_to(data / INDEXED["emojicir"])).write_bytes(path.read_bytes())
+    build_bundle(few, tmp_path / "b", model=model, query_model=model)
+    first, blank, heading = run((data, tmp_path / "b"), "emojicir", "--methods", "sum").stdout.splitlines()[:3]
+    assert first.startswith(f"WARNING: the gallery has {len(kept)} of the {len(listed)} pictures to be ranked (")
+    assert re.search(r"An expected id is \S+\.png, one of the gallery's \S+\.png$", first)
+    assert (blank, heading[:9]) == ("", "emojicir ")
+    told = run((data, tmp_path / "b"), "emojicir", "--methods", "sum", "--json")
+    assert told.stderr == first + "\n"
+    assert json.loads(told.stdout)["answered"] > 0
+
+
+def test_the_heading_says_what_the_headline_is_over(shipped: Folders) -> None:
+    options = ("--methods", "sum")
+    heading = run(shipped("emojicir"), "emojicir", *options).stdout.splitlines()[0]
+    report = json.loads(run(shipped("emojicir"), "emojicir", *options, "--json").stdout)
+    plain, negative = (report[key][0]["queries"] for key in ("methods", "negative"))
+    assert f"mAP@10 is over {plain} of them, {negative} more have something that is not wanted" in heading
+    assert "is over" not in run(shipped("cirr"), "cirr", *options).stdout
+
+
 @pytest.mark.parametrize(("protocol", "split"), [("cirr", "test1"), ("circo", "test")])
 def test_splits_without_answers_give_files_for_the_server(
     protocol: str, split: str, shipped: Folders, colours: Path, tmp_path: Path
