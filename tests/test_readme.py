@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from textwrap import indent
 
 import pytest
 
@@ -17,9 +18,10 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that looks like a checkout to the README's commands."""
+    tmp_path = tmp_path_factory.mktemp("readme")
     (tmp_path / "demo").symlink_to(ROOT / "demo")
     for line in blocks("console")[0].splitlines():
         program, *arguments = line.removeprefix("$ ").split(" ", 1)
@@ -37,6 +39,15 @@ def test_the_code_prints_what_the_readme_shows(folder: Path) -> None:
     assert [line.split()[1] for line in printed.splitlines()] == [line.split()[1] for line in shown.splitlines()]
     cosines = [[float(line.split()[0]) for line in text.splitlines()] for text in (printed, shown)]
     assert cosines[0] == pytest.approx(cosines[1], abs=0.02)  # eight-bit kernels differ a little between processors
+
+
+def test_composed_queries_run_as_they_stand(folder: Path) -> None:
+    for line in blocks("console")[1].splitlines():
+        command = f"{sys.executable} -m {line.removeprefix('$ ')}"
+        done = subprocess.run(command, shell=True, check=True, cwd=folder, capture_output=True, text=True)
+        assert "vehicles/" in done.stdout.splitlines()[1]
+    code = f'import pocketlens\nwith pocketlens.open("my-bundle") as lens:\n{indent(blocks("python")[1], "    ")}'
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=folder, capture_output=True)
 
 
 def test_every_command_is_in_the_readme_and_has_help() -> None:

@@ -109,8 +109,9 @@ def warning(results: Results, item: str) -> str:
         return ""
     found = total - len(lost)
     return (
-        f"WARNING: the gallery has {found} of the {total} pictures to be ranked ({100 * found / total:.0f} %): these are "
-        f"no figures of {task.protocol}. An expected id is {task.views[lost[0]].files[0]}, one of the gallery's {item}"
+        f"WARNING: the gallery has {found} of the {total} pictures to be ranked ({100 * found / total:.0f} %): these "
+        f"are no figures of {task.protocol}. An expected id is {task.views[lost[0]].files[0]}, one of the gallery's "
+        f"{item}"
     )
 
 

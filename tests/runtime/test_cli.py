@@ -260,7 +260,8 @@ def test_all_methods_are_listed(run: Run) -> None:
     assert [method["name"] for method in told] == list(METHODS)
     assert told[0]["formula"] == METHODS[told[0]["name"]].formula
     slerp = next(method for method in told if method["name"] == "slerp")
-    assert slerp["parameters"]["text_share"].items() >= {"default": 0.5, "least": 0.0, "most": 1.0}.items()
+    default = METHODS["slerp"].parameters["text_share"].default
+    assert slerp["parameters"]["text_share"].items() >= {"default": default, "least": 0.0, "most": 1.0}.items()
 
 
 def test_methods_of_a_bundle_say_whether_they_can_be_used(run: Run, own: Path) -> None:
@@ -521,6 +522,16 @@ def test_every_command_has_help(run: Run) -> None:
     for name in commands:
         assert run(name, "--help").out.startswith(f"Usage: pocketlens {name} ")
     assert run("--version").out.split()[-1] == pocketlens.__version__
+
+
+def test_the_help_of_search_says_what_its_columns_are_and_where_paths_begin(run: Run) -> None:
+    told = " ".join(run("search", "--help").out.split())
+    for words in (
+        "ranks by what it made of them, the score",
+        "z are then the mean over",
+        "sought from the current folder",
+    ):
+        assert words in told
 
 
 def test_no_command_and_a_wrong_one_are_exit_code_2(run: Run) -> None:
