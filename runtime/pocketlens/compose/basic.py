@@ -26,7 +26,7 @@ from pocketlens.compose.values import number, whole
 from pocketlens.compose.weights import length, score_powers, text_ratio
 
 _SHARPNESS = 0.1  # of the softmax over neighbours; the paper's preset
-_NO_EDGE = 1e300  # no ratio of scores is larger, and its product with a score is finite
+_NO_EDGE = 1e100  # no ratio of scores is larger; its product with a score, and its square, are finite
 
 
 def _basic(query: Query, kit: Kit, values: Values) -> Composed:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pocketlens.compose import Text
@@ -83,6 +83,7 @@ def test_a_better_match_never_ranks_worse(
     first=st.tuples(NORMALISED, NORMALISED), second=st.tuples(NORMALISED, NORMALISED),
     powers=st.tuples(SHARES, SHARES), harris=HARRIS,
 )  # fmt: skip
+@example(first=(1.0, 1.0), second=(2.0, 0.0), powers=(0.0, 1.0), harris=1.5e-224)  # its square is 0
 def test_more_weight_on_the_picture_favours_the_better_match_of_it(
     first: tuple[float, float], second: tuple[float, float], powers: tuple[float, float], harris: float
 ) -> None:
