@@ -150,7 +150,8 @@ def test_auto_takes_the_best_measured_of_what_there_is(own: Path, pictures: Path
     sign_bundle(own)
     with pocketlens.open(own) as lens:
         found = lens.search(**query)  # type: ignore[arg-type]
-        assert (found.method, found.parameters) == ("slerp", {"text_share": 0.5})
+        default = METHODS["slerp"].parameters["text_share"].default
+        assert (found.method, found.parameters) == ("slerp", {"text_share": default})
         assert found.why == "best of the measured methods that this bundle has: mAP@10 0.200"
     quality = {
         "composed_slerp_map_at_10": 0.2,
@@ -230,7 +231,11 @@ RED, NIGHT = ("image", "red.png"), ("text", "at night")
             "text_share is 1.5, exp",
         ),
         ({"text": "a", "image": "red.png", "method": "slerp", "parameters": {"text_share": "x"}}, "text_share is 'x'"),
-        ({"text": "a", "parameters": {"text_share": 1}}, "method text: there is no parameter 'text_share'"),
+        (
+            {"text": "a", "parameters": {"text_share": 1}},
+            "auto chose the method text, which has no parameter text_share",
+        ),
+        ({"text": "a", "parameters": {"share": 1}}, "method text: there is no parameter 'share'"),
         ({"text": "a", "image": "red.png", "k": 0}, "k is 0, expected an integer from 1 to 1000"),
         ({"text": "a", "image": "red.png", "k": 2.0}, r"k is 2\.0"),
         ({"text": "a", "parameters": 3}, "parameters is of type int, expected values by name"),
