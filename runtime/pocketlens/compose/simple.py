@@ -86,6 +86,6 @@ SLERP = Method(
     needs=("image", "text"),
     text_passes=1,
     compose=_slerp,
-    # the paper has 0.8 to 0.9 with CLIP; on EmojiCIR's validation split the middle is best, which is the sum's direction
+    # 0.8 to 0.9 in the paper; on EmojiCIR's validation split the middle was best, which is the sum's direction
     parameters={"text_share": Parameter(0.6, "where on the arc: 0 is the picture, 1 the text")},
 )
