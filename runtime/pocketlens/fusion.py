@@ -22,7 +22,9 @@ from pocketlens.compose.weights import LEAST_NORM
 from pocketlens.gallery import Gallery
 from pocketlens.index import check_k
 
-EXHAUSTIVE_ROWS = 100_000  # up to this many every row is scored
+# Up to this many every row is scored. Candidates are no faster before some 400,000 (benchmarks/results/fusion.json); but
+# scoring every row reads all of rescore.f16, 100 MB here at 512 dimensions, which a small device must keep in memory.
+EXHAUSTIVE_ROWS = 100_000
 CANDIDATES = 400  # rows of each sum
 _SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the second wanted vector in a sum
 _AVOIDED = (0.0, 0.5, 1.0)  # of each unwanted vector, taken off the sum
