@@ -22,7 +22,7 @@ from pocketlens.compose.weights import LEAST_NORM
 from pocketlens.gallery import Gallery
 from pocketlens.index import check_k
 
-# Up to this many every row is scored. Candidates are no faster before some 400,000 (benchmarks/results/fusion.json); but
+# Up to this many every row is scored. Candidates are no faster before 400,000 (benchmarks/results/fusion.json); but
 # scoring every row reads all of rescore.f16, 100 MB here at 512 dimensions, which a small device must keep in memory.
 EXHAUSTIVE_ROWS = 100_000
 CANDIDATES = 400  # rows of each sum
