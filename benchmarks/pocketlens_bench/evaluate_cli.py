@@ -14,10 +14,10 @@ import click
 from pocketlens.cli import printable
 from pocketlens.errors import BadQuery
 from pocketlens.files import write_file
+from pocketlens.settings import number_or_text, read_settings
 from pocketlens_bench.protocols import PROTOCOLS, find_protocol, read_task
 from pocketlens_bench.protocols.submission import SERVERS, write_submission
 from pocketlens_bench.protocols.task import Protocol, Task
-from pocketlens_export.fit.settings import read_settings
 
 if TYPE_CHECKING:
     from pocketlens.compose.method import Value
@@ -187,16 +187,9 @@ def parse_settings(settings: Sequence[str], names: Sequence[str] | None) -> dict
         method = find_method(name)
         if names is not None and name not in names:
             raise BadQuery(f"--set {key}: the method {name} is not evaluated; --methods are {', '.join(names)}")
-        values.setdefault(name, {})[parameter] = _number_or_text(text)
+        values.setdefault(name, {})[parameter] = number_or_text(text)
         check_values(method, values[name])
     return values
-
-
-def _number_or_text(text: str) -> Value:
-    try:
-        return float(text)
-    except ValueError:
-        return text
 
 
 @contextmanager

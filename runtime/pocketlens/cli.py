@@ -7,7 +7,7 @@ import json
 import re
 import signal
 import sys
-from contextlib import suppress
+from collections.abc import Sequence
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import FrameType
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pocketlens import __version__
-from pocketlens.errors import MissingPart, PocketlensError
+from pocketlens.errors import BadQuery, MissingPart, PocketlensError
 from pocketlens.show import printable as printable
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ def search(
     """  # noqa: D301  # click takes the escape itself
     if expression is None and not texts and not images:
         raise click.UsageError("give an EXPRESSION, a --text TEXT or an --image PATH")
-    parameters = dict(_read_value(value) for value in values)
+    parameters = _read_parameters(values)
     from pocketlens.lens import open_lens
     from pocketlens.parts import read_options
     from pocketlens.show import hits_values
@@ -236,13 +236,13 @@ def _print_hits(hits: Hits, *, headed: bool) -> None:
         click.echo(line)
 
 
-def _read_value(given: str) -> tuple[str, float | str]:
-    name, equals, value = given.partition("=")
-    if not name or not equals:
-        raise click.UsageError(f"--set is {given!r}, expected NAME=VALUE")
-    with suppress(ValueError):
-        return name, float(value)
-    return name, value
+def _read_parameters(settings: Sequence[str]) -> dict[str, float | str]:
+    from pocketlens.settings import number_or_text, read_settings
+
+    try:
+        return {name: number_or_text(value) for name, value in read_settings(settings).items()}
+    except BadQuery as error:
+        raise click.UsageError(str(error)) from error
 
 
 def _folder(path: Path) -> Path:

@@ -180,6 +180,8 @@ def test_the_method_and_its_parameters_can_be_chosen(run: Run, bundle: Path, pic
     )
     for wrong in ("text_share", "=1", ""):
         assert failed(run(*query, "--set", wrong), f"--set is {wrong!r}, expected NAME=VALUE", code=2)
+    twice = run(*query, "--set", "text_share=0.2", "--set", "text_share=0.8")
+    assert failed(twice, "--set text_share is given twice", code=2)
 
 
 def test_text_is_taken_as_it_stands(run: Run, bundle: Path) -> None:

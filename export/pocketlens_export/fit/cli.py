@@ -15,7 +15,7 @@ import click
 
 from pocketlens.cli import printable
 from pocketlens.errors import FormatError
-from pocketlens_export.fit.settings import read_settings
+from pocketlens.settings import read_settings
 
 if TYPE_CHECKING:
     from pocketlens.model import Model, ModelManifest

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from pocketlens.errors import BadQuery
-from pocketlens_export.fit.settings import read_settings
+from pocketlens.settings import read_settings
 
 
 def test_values_by_name() -> None:

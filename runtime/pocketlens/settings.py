@@ -27,3 +27,11 @@ def read_settings(settings: Sequence[str], *, form: str = "NAME=VALUE") -> dict[
             raise BadQuery(f"--set {name} is given twice: {found[name]!r} and {value.strip()!r}")
         found[name] = value.strip()
     return found
+
+
+def number_or_text(value: str) -> float | str:
+    """Return what a parameter's value is: a number where it reads as one."""
+    try:
+        return float(value)
+    except ValueError:
+        return value
