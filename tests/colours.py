@@ -63,7 +63,8 @@ def write_colours(folder: Path, *, name: str = "colours", space: Space = SPACE) 
             pooling="mean", trim=True, placeholder_id=-1, token_dim=4, tokenizer="tokenizer.json",
         ),
         image=PictureSpec(
-            file="image.onnx", precision="float32", opset=18, side=SIDE, mode="shortest", interpolation="bilinear"
+            file="image.onnx", precision="float32", opset=18, side=SIDE, mode="shortest", interpolation="bilinear",
+            features=None,
         ),
         inversion={},
         concepts=None,

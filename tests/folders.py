@@ -62,8 +62,9 @@ def add_inversion(folder: Path, recipe: str, *, tokens: int = 1, seed: int = 0) 
     onnx.save(_inversion_graph(matrix, tokens, token_dim), str(folder / f"{name}.onnx"))
     (folder / f"{name}.md").write_text("# a report\n")
     (folder / f"{name}.svg").write_text("<svg/>\n")
-    about = {
-        "file": f"{name}.onnx", "precision": "float32", "tokens": tokens, "seed": seed, "steps": 0, "data_sha256": {},
+    about: dict[str, Any] = {
+        "file": f"{name}.onnx", "precision": "float32", "input": "embedding", "features_id": None, "tokens": tokens,
+        "seed": seed, "steps": 0, "data_sha256": {},
     }  # fmt: skip
     _list(folder, [f"{name}.onnx", f"{name}.md", f"{name}.svg"], {f"inversion__{recipe}": about})
     return matrix

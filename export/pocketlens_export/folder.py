@@ -208,6 +208,7 @@ def picture_spec(architecture: Architecture) -> PictureSpec:
         side=preprocessing.side,
         mode=preprocessing.mode,
         interpolation=preprocessing.interpolation,
+        features=None,
     )
 
 

@@ -13,6 +13,7 @@ from pocketlens.manifest import read_manifest
 from pocketlens.spec import GOLDEN as GOLDEN
 from pocketlens.spec import MAX_PSEUDO_TOKENS as MAX_PSEUDO_TOKENS
 from pocketlens.spec import PLACEHOLDER_ID as PLACEHOLDER_ID
+from pocketlens.spec import Features as Features
 from pocketlens.spec import FileRecord as FileRecord
 from pocketlens.spec import Inversion as Inversion
 from pocketlens.spec import ModelManifest as ModelManifest

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -75,6 +76,23 @@ class TextSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class Features:
+    """The image graph's second output: float32 (n, channels, height, width), the last feature map before pooling.
+
+    Attributes:
+        id: whose features they are, "<name>@<sha256>" as of a space, but of the tower that was exported. A light tower
+            that answers in a heavy one's space keeps its own.
+        channels: of the map.
+        height, width: of the map, in places.
+    """
+
+    id: str
+    channels: int
+    height: int
+    width: int
+
+
+@dataclass(frozen=True, slots=True)
 class PictureSpec:
     """The image tower and its preprocessing outside the graph (mean, std and 1/255 are inside).
 
@@ -85,6 +103,7 @@ class PictureSpec:
         side: height and width of the input, in pixels.
         mode: "shortest" scales the short side to `side` and crops the centre; "squash" ignores the aspect ratio.
         interpolation: Pillow's antialiased filter.
+        features: the graph's second output, or None where it has none.
     """
 
     file: str
@@ -93,6 +112,7 @@ class PictureSpec:
     side: int
     mode: Literal["shortest", "squash"]
     interpolation: Literal["bilinear", "bicubic"]
+    features: Features | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +139,11 @@ class Inversion:
     """A network that turns a picture into pseudo-tokens of the text tower.
 
     Attributes:
-        file: graph; embedding float32 (n, dim), of unit length -> pseudo_tokens float32 (n, tokens, token_dim).
+        file: graph; embedding float32 (n, dim), of unit length, or features float32 (n, channels, height, width) ->
+            pseudo_tokens float32 (n, tokens, token_dim).
         precision: what the weights are stored as, for people.
+        input: which of the two it takes.
+        features_id: whose features it was trained on, `Features.id`; None exactly where it takes embeddings.
         tokens: pseudo-tokens of one picture.
         seed, steps: of the training.
         data_sha256: hash of each file that it was trained on, by name.
@@ -128,6 +151,8 @@ class Inversion:
 
     file: str
     precision: str
+    input: Literal["embedding", "features"]
+    features_id: str | None
     tokens: int
     seed: int
     steps: int
@@ -153,7 +178,7 @@ class Vocabulary:
 class ModelManifest:
     """model.json. `quality` holds measured figures by name; `made_with` the versions of what made the folder.
 
-    `inversion` holds networks by recipe (lincir, pic2word, searle). `quantization` is None for a float32 folder.
+    `inversion` holds networks by recipe (lincir, pic2word, searle, isa). `quantization` is None for a float32 folder.
     """
 
     name: str
@@ -218,6 +243,13 @@ def _check_names(manifest: ModelManifest, path: Path) -> None:
             raise FormatError(
                 f"{path}: inversion: {recipe!r} is no recipe's name, expected lower-case letters and digits"
             )
+    for recipe, network in manifest.inversion.items():
+        if (network.features_id is None) != (network.input == "embedding"):
+            expected = "null" if network.input == "embedding" else "whose features they are"
+            raise FormatError(
+                f"{path}: inversion.{recipe}.features_id is {json.dumps(network.features_id)}, expected {expected}: "
+                f"input is {network.input!r}"
+            )
     if manifest.text is None and (manifest.inversion or manifest.concepts is not None):
         found = "inversion" if manifest.inversion else "concepts"
         raise FormatError(f"{path}: {found} is given, but text is null; both belong to a text tower")
@@ -230,6 +262,10 @@ def _check_ranges(manifest: ModelManifest, path: Path) -> None:
         ranges.append(("text.token_dim", manifest.text.token_dim, 1, 65_536))
     if manifest.image is not None:
         ranges.append(("image.side", manifest.image.side, 1, 4_096))
+        if (features := manifest.image.features) is not None:
+            ranges.append(("image.features.channels", features.channels, 1, 65_536))
+            ranges.append(("image.features.height", features.height, 1, 4_096))
+            ranges.append(("image.features.width", features.width, 1, 4_096))
     ranges += [
         (f"inversion.{name}.tokens", each.tokens, 1, MAX_PSEUDO_TOKENS) for name, each in manifest.inversion.items()
     ]

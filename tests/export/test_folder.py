@@ -60,7 +60,7 @@ def test_the_manifest_says_what_the_model_is(load: Load, exported: Path, name: s
     assert written["text"]["placeholder_id"] == -1
     assert written["image"] == {
         "file": "image.onnx", "precision": "float32", "opset": 20, "side": 32, "mode": "shortest",
-        "interpolation": "bilinear",
+        "interpolation": "bilinear", "features": None,
     }  # fmt: skip
     assert manifest.space.id == space_id(name, model.model.visual, model.preprocessing)
     assert manifest.space.dim == 16

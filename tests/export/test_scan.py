@@ -10,7 +10,7 @@ from pocketlens.errors import FormatError
 from pocketlens.model import PictureSpec
 from pocketlens_export.gallery.scan import Loaded, Skipped, list_files, load_all
 
-SPEC = PictureSpec("image.onnx", "float32", opset=18, side=8, mode="shortest", interpolation="bilinear")
+SPEC = PictureSpec("image.onnx", "float32", opset=18, side=8, mode="shortest", interpolation="bilinear", features=None)
 
 
 @pytest.fixture

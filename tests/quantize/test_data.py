@@ -20,7 +20,7 @@ from pocketlens_quantize import data
 from pocketlens_quantize.data import PictureSet, PictureSplit, TextSet, read_pictures, read_texts
 from pocketlens_quantize.queries import sample_queries
 
-SPEC = PictureSpec("image.onnx", "float32", 18, side=2, mode="squash", interpolation="bilinear")
+SPEC = PictureSpec("image.onnx", "float32", 18, side=2, mode="squash", interpolation="bilinear", features=None)
 
 
 def silent(_: str) -> None:

@@ -309,7 +309,8 @@ def write_model(folder: Path, *, image: onnx.ModelProto | None = None, tokenizer
             tokenizer="tokenizer.json" if tokenizer else None,
         ),
         image=PictureSpec(
-            file="image.onnx", precision="float32", opset=20, side=SIDE, mode="shortest", interpolation="bilinear"
+            file="image.onnx", precision="float32", opset=20, side=SIDE, mode="shortest", interpolation="bilinear",
+            features=None,
         ),
         inversion={},
         concepts=None,

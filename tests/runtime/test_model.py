@@ -110,6 +110,18 @@ def test_a_needed_file_that_is_not_listed_is_named(own: Path, name: str) -> None
         ({"image__side": 8.0}, "image.side is 8.0, expected a value of type int"),
         ({"image__side": 0}, "image.side is 0, expected 1 to 4096"),
         ({"image__side": 5000}, "image.side is 5000, expected 1 to 4096"),
+        (
+            {"image__features": {"id": "x", "channels": 0, "height": 7, "width": 7}},
+            "image.features.channels is 0, expected 1 to 65536",
+        ),
+        (
+            {"image__features": {"id": "x", "channels": 3, "height": 0, "width": 7}},
+            "image.features.height is 0, expected 1 to 4096",
+        ),
+        (
+            {"image__features": {"id": "x", "channels": 3, "height": 7, "width": 5000}},
+            "image.features.width is 5000, expected 1 to 4096",
+        ),
         ({"text__context_length": 1}, "text.context_length is 1, expected 2 to 65536"),
         ({"space__dim": 0}, "space.dim is 0, expected 1 to 65536"),
         ({"space__dim": "4"}, 'space.dim is "4", expected a value of type int'),
@@ -163,6 +175,18 @@ def test_a_network_or_names_that_are_not_listed_are_named(composing: Path, name:
     [
         ({"inversion__lincir__tokens": 0}, "inversion.lincir.tokens is 0, expected 1 to 16"),
         ({"inversion__lincir__tokens": 17}, "inversion.lincir.tokens is 17, expected 1 to 16"),
+        (
+            {"inversion__lincir__input": "pixels"},
+            "inversion.lincir.input is \"pixels\", expected one of 'embedding', 'features'",
+        ),
+        (
+            {"inversion__lincir__features_id": "light@0"},
+            "inversion.lincir.features_id is \"light@0\", expected null: input is 'embedding'",
+        ),
+        (
+            {"inversion__lincir__input": "features"},
+            "inversion.lincir.features_id is null, expected whose features they are: input is 'features'",
+        ),
         ({"inversion__lincir__seed": None}, "inversion.lincir.seed is null, expected a value of type int"),
         ({"concepts__count": 0}, "concepts.count is 0, expected 1 to 16777216"),
         ({"text": None}, "inversion is given, but text is null; both belong to a text tower"),

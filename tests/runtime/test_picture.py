@@ -25,7 +25,9 @@ from pocketlens.model import PictureSpec
 from pocketlens.picture import FORMATS, MAX_PIXELS, decode, load_pixels, preprocess
 
 SIDE = 64
-SPEC = PictureSpec("image.onnx", "float32", opset=18, side=SIDE, mode="shortest", interpolation="bicubic")
+SPEC = PictureSpec(
+    "image.onnx", "float32", opset=18, side=SIDE, mode="shortest", interpolation="bicubic", features=None
+)
 SIZES = {
     "portrait": (90, 151),
     "landscape": (333, 200),

@@ -191,7 +191,10 @@ def _write(request: Request, folder: Path, setup: Setup, network: Network, curve
         **measure_network(setup, network),
         "stored_min_cosine": check_stored(setup, network, folder / name),
     }
-    made = Inversion(name, PRECISION, network.tokens, request.seed, request.steps, setup.data.sha256)
+    made = Inversion(
+        file=name, precision=PRECISION, input="embedding", features_id=None, tokens=network.tokens, seed=request.seed,
+        steps=request.steps, data_sha256=setup.data.sha256,
+    )  # fmt: skip
     data = setup.data
     counts = {
         "texts": len(data.texts), "held-out texts": len(data.held_texts),
