@@ -5,6 +5,7 @@ onnxruntime fuses a DequantizeLinear with its MatMul, so that the weights stay i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ PRECISION = "8-bit weights"
 
 def write_network(network: Network, path: Path) -> None:
     """Write embedding float32 (n, dim), of unit length, to pseudo_tokens float32 (n, tokens, token_dim)."""
-    graph = _Graph()
+    graph = NetworkGraph()
     value = "embedding"
     if network.shift is not None:
         shift = graph.constant("shift", network.shift.cpu().numpy())
@@ -38,26 +39,25 @@ def write_network(network: Network, path: Path) -> None:
             value = graph.add("Gelu" if network.activation == "gelu" else "Relu", f"layer{number}.out", value)
     shape = graph.constant("shape", np.array([-1, network.tokens, network.token_dim], dtype=np.int64))
     graph.add("Reshape", "pseudo_tokens", value, shape)
-    model = graph.model(network.linears[0].in_features, network.tokens, network.token_dim)
-    onnx.checker.check_model(model)
-    onnx.save(model, str(path))
+    graph.save(path, "embedding", [network.linears[0].in_features], [network.tokens, network.token_dim])
 
 
-def run_network(path: Path, embeddings: Float32s) -> Float32s:
-    """Return what a written network makes of embeddings, float32 (n, tokens, token_dim), by onnxruntime."""
+def run_network(path: Path, given: Float32s) -> Float32s:
+    """Return what a written network makes of its one input, float32 (n, tokens, token_dim), by onnxruntime."""
     session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    found: Float32s = session.run(["pseudo_tokens"], {"embedding": embeddings})[0]
+    found: Float32s = session.run(["pseudo_tokens"], {session.get_inputs()[0].name: given})[0]
     return found
 
 
-class _Graph:
-    """A graph in the making; every method returns the name of its value."""
+class NetworkGraph:
+    """A graph in the making, of a network that gives pseudo-tokens; a method that adds returns its value's name."""
 
     def __init__(self) -> None:
         self._nodes: list[onnx.NodeProto] = []
         self._tensors: list[onnx.TensorProto] = []
 
     def constant(self, name: str, value: NDArray[np.generic]) -> str:
+        """Hold a constant as it is."""
         self._tensors.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
         return name
 
@@ -69,12 +69,16 @@ class _Graph:
         return self.add("DequantizeLinear", name, codes, self.constant(f"{name}.scale", scales), axis=1)
 
     def add(self, op_type: str, out: str, *inputs: str, **attributes: Any) -> str:
+        """Add a node whose one output is `out`."""
         self._nodes.append(helper.make_node(op_type, inputs, [out], name=f"{out}.{op_type}", **attributes))
         return out
 
-    def model(self, dim: int, tokens: int, token_dim: int) -> onnx.ModelProto:
-        given = helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["n", dim])
-        made = helper.make_tensor_value_info("pseudo_tokens", TensorProto.FLOAT, ["n", tokens, token_dim])
+    def save(self, path: Path, name: str, sizes: Sequence[int], tokens: Sequence[int]) -> None:
+        """Write the graph of input `name`, float32 (n, *sizes), to pseudo_tokens, float32 (n, *tokens)."""
+        given = helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", *sizes])
+        made = helper.make_tensor_value_info("pseudo_tokens", TensorProto.FLOAT, ["n", *tokens])
         graph = helper.make_graph(self._nodes, "inversion", [given], [made], self._tensors)
         opset = helper.make_opsetid("", OPSET)
-        return helper.make_model(graph, opset_imports=[opset], ir_version=IR_VERSION, producer_name="pocketlens")
+        model = helper.make_model(graph, opset_imports=[opset], ir_version=IR_VERSION, producer_name="pocketlens")
+        onnx.checker.check_model(model)
+        onnx.save(model, str(path))

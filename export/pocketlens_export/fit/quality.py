@@ -11,7 +11,7 @@ from pocketlens._types import Float32s
 from pocketlens.errors import Refused
 from pocketlens_export.fit.network_graph import run_network
 from pocketlens_export.fit.networks import Network
-from pocketlens_export.fit.prompts import PLAIN
+from pocketlens_export.fit.prompts import PLAIN, Prompts
 from pocketlens_export.fit.recipe import Setup
 
 MIN_STORED_COSINE = 0.999  # of composed text embeddings, by the stored network to the trained one
@@ -30,11 +30,11 @@ def measure_network(setup: Setup, network: Network) -> dict[str, float]:
     texts = setup.data.held_texts[:MAX_HELD_OUT]
     if texts:
         vectors = setup.encode(texts)
-        found = compose_plain(setup, _tokens(setup, network, vectors, of_texts=True))
+        found = compose_plain(setup.prompts, _tokens(setup, network, vectors, of_texts=True))
         figures["text_cosine"] = float((found * vectors).sum(axis=1).mean())
     pictures = setup.data.held_pictures[:MAX_HELD_OUT]
     if len(pictures):
-        found = compose_plain(setup, _tokens(setup, network, pictures, of_texts=False))
+        found = compose_plain(setup.prompts, _tokens(setup, network, pictures, of_texts=False))
         figures["picture_recall_at_1"] = float((np.argmax(found @ pictures.T, axis=1) == np.arange(len(found))).mean())
         figures["held_out_pictures"] = float(len(pictures))
     return figures
@@ -48,8 +48,16 @@ def check_stored(setup: Setup, network: Network, path: Path) -> float:
     """
     network.eval()
     vectors = _probes(setup)
-    trained = compose_plain(setup, _tokens(setup, network, vectors, of_texts=False))
-    stored = compose_plain(setup, run_network(path, vectors))
+    trained = compose_plain(setup.prompts, _tokens(setup, network, vectors, of_texts=False))
+    return least_stored_cosine(trained, compose_plain(setup.prompts, run_network(path, vectors)))
+
+
+def least_stored_cosine(trained: Float32s, stored: Float32s) -> float:
+    """Return the least cosine of composed unit embeddings by a stored network to those by the trained one.
+
+    Raises:
+        Refused: it is below 0.999.
+    """
     least = float((trained * stored).sum(axis=1).min())
     if not least >= MIN_STORED_COSINE:
         raise Refused(
@@ -59,14 +67,14 @@ def check_stored(setup: Setup, network: Network, path: Path) -> float:
     return least
 
 
-def compose_plain(setup: Setup, pseudo_tokens: Float32s) -> Float32s:
+def compose_plain(prompts: Prompts, pseudo_tokens: Float32s) -> Float32s:
     """Return unit embeddings, float32 (n, dim), of "a photo of $" with pseudo-tokens (n, tokens, token_dim)."""
-    row = setup.prompts.rows([PLAIN]).ids
+    row = prompts.rows([PLAIN]).ids
     found = []
     with torch.no_grad():
         for start in range(0, len(pseudo_tokens), _BATCH):
-            some = setup.put(pseudo_tokens[start : start + _BATCH])
-            found.append(setup.prompts.encode(np.repeat(row, len(some), axis=0), some).cpu().numpy())
+            some = torch.from_numpy(pseudo_tokens[start : start + _BATCH]).to(prompts.device)
+            found.append(prompts.encode(np.repeat(row, len(some), axis=0), some).cpu().numpy())
     return np.concatenate(found)
 
 
