@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
 
 import torch
 
@@ -28,10 +26,11 @@ from pocketlens_export.fit.networks import Network
 from pocketlens_export.fit.prompts import Prompts
 from pocketlens_export.fit.quality import check_stored, measure_network
 from pocketlens_export.fit.recipe import Recipe, Setup
+from pocketlens_export.fit.recipes import TASKS
 from pocketlens_export.fit.report import Trained, write_report
 from pocketlens_export.fit.seal import copy_files, seal
 from pocketlens_export.fit.tower import TextTower
-from pocketlens_export.fit.training import Curve, Report, Schedule, train
+from pocketlens_export.fit.training import Curve, Report, checkpoint_path, schedule_of, train
 
 INVERSION = "inversion"
 
@@ -81,9 +80,12 @@ def fit_inversion(request: Request, out: Path, *, replace: bool, progress: Progr
         if request.threads is not None:
             torch.set_num_threads(request.threads)
         setup = _prepare(request, progress)
-        task = request.recipe.prepare(setup)
+        task = TASKS[request.recipe.name](setup)
         checkpoint = _checkpoint(request, setup)
-        curve = train(task, _schedule(request), checkpoint, report=report)
+        schedule = schedule_of(
+            request.recipe, request.values, steps=request.steps, batch=request.batch, seed=request.seed
+        )
+        curve = train(task, schedule, checkpoint, report=report)
         manifest = _write(request, folder, setup, task.network, curve)
         verify(folder)
     checkpoint.unlink(missing_ok=True)
@@ -117,24 +119,9 @@ def _prepare(request: Request, progress: Progress) -> Setup:
     tokens = request.values["tokens"]
     assert isinstance(tokens, int)
     prompts = Prompts(tower, Tokenizer(model.file(spec.tokenizer), spec), tokens=tokens)
-    memory = remember_in(request.cache / "arrays", salt=json.dumps(_place(model, tower.device), sort_keys=True))
+    memory = remember_in(request.cache / "arrays", salt=json.dumps(place_of(model, tower.device), sort_keys=True))
     dim = model.manifest.space.dim
     return Setup(prompts, data, dim, spec.token_dim, request.values, request.seed, progress, memory)
-
-
-def _schedule(request: Request) -> Schedule:
-    rate, decay = request.values["rate"], request.values["decay"]
-    chosen: Literal["constant", "cosine"] = "cosine" if decay == "cosine" else "constant"
-    return Schedule(
-        steps=request.steps,
-        batch=request.batch,
-        seed=request.seed,
-        rate=float(rate),
-        warm_up=request.recipe.warm_up,
-        decay=chosen,
-        optimiser=request.recipe.optimiser,
-        bfloat16=request.values["precision"] == "bfloat16",
-    )
 
 
 def _resolved(request: Request) -> Request:
@@ -146,7 +133,7 @@ def _resolved(request: Request) -> Request:
     )
 
 
-def _place(model: Model, device: torch.device) -> dict[str, object]:
+def place_of(model: Model, device: torch.device) -> dict[str, object]:
     """Return all that embeddings of texts depend on beside the texts, down to their last bits."""
     spec, files = model.manifest.text, model.manifest.files
     assert spec is not None and spec.tokenizer is not None
@@ -161,9 +148,8 @@ def _place(model: Model, device: torch.device) -> dict[str, object]:
 
 
 def _checkpoint(request: Request, setup: Setup) -> Path:
-    """Return the checkpoint's path; all that the training's result depends on is in its name."""
     asked = {
-        **_place(request.model, setup.prompts.device),
+        **place_of(request.model, setup.prompts.device),
         "space": request.model.manifest.space.id,
         "recipe": request.recipe.name,
         "values": dict(request.values),
@@ -172,12 +158,7 @@ def _checkpoint(request: Request, setup: Setup) -> Path:
         "batch": request.batch,
         "seed": request.seed,
     }
-    name = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
-    request.cache.mkdir(parents=True, exist_ok=True)
-    path = request.cache / f"{name}.pt"
-    if request.fresh:
-        path.unlink(missing_ok=True)
-    return path
+    return checkpoint_path(asked, request.cache, fresh=request.fresh)
 
 
 def _write(request: Request, folder: Path, setup: Setup, network: Network, curve: Curve) -> ModelManifest:

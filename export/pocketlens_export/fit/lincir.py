@@ -59,7 +59,6 @@ LINCIR = Recipe(
     batch=256,
     warm_up=50,
     optimiser=Optimiser(),
-    prepare=LinCir,
     parameters={
         **common_parameters(hidden=0, dropout=0.1, rate=3e-4),
         "noise": Parameter(1.0, "largest norm of the noise, as a share of the embedding's", 0.0, 10.0),

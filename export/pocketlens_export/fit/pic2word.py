@@ -50,7 +50,6 @@ PIC2WORD = Recipe(
     batch=256,
     warm_up=100,
     optimiser=Optimiser(weight_decay=0.1, betas=(0.9, 0.98), epsilon=1e-6),
-    prepare=Pic2Word,
     parameters={
         **common_parameters(hidden=512, dropout=0.1, rate=1e-4),
         "scale": Parameter(100.0, "what cosines are multiplied by; a model folder does not say its own", 1.0, 1_000.0),

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pocketlens._types import Float32s, Int64s
 from pocketlens.compose.method import Method, Parameter, Value, Values
@@ -64,15 +64,15 @@ class Setup:
 
 
 class Task(Protocol):
-    """A network in training.
+    """A network in training."""
 
-    Attributes:
-        network: what is trained.
-        lengths: int64 (count,), tokens of every training row.
-    """
+    @property
+    def network(self) -> nn.Module:
+        """What is trained."""
 
-    network: Network
-    lengths: Int64s
+    @property
+    def lengths(self) -> Int64s:
+        """Tokens of every training row, int64 (count,)."""
 
     def loss(self, rows: Int64s) -> Tensor:
         """Return the loss of training rows; draws from torch's generator."""
@@ -92,7 +92,7 @@ class Optimiser:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """A way to train an inversion network.
+    """A way to train an inversion network, told of; what it does is its task's.
 
     Attributes:
         name, about, source: for people.
@@ -100,7 +100,6 @@ class Recipe:
         steps, batch: defaults.
         warm_up: steps over which the rate rises.
         optimiser: weight decay, betas and epsilon of AdamW.
-        prepare: makes the task.
         parameters: by name.
         departures: where a default is not its paper's, and why; a line each.
     """
@@ -113,7 +112,6 @@ class Recipe:
     batch: int
     warm_up: int
     optimiser: Optimiser
-    prepare: Callable[[Setup], Task]
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     departures: Sequence[str] = ()
 

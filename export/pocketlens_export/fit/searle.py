@@ -87,7 +87,6 @@ SEARLE = Recipe(
     batch=256,
     warm_up=50,
     optimiser=Optimiser(),
-    prepare=Searle,
     parameters={
         **common_parameters(hidden=0, dropout=0.5, rate=1e-4),
         "pictures": Parameter(1_024, "pictures that tokens are found for", 2, 1_000_000, whole=True),

@@ -6,13 +6,15 @@ number, which names its rows.
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
 import math
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,10 +24,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from pocketlens.compose.method import Values
 from pocketlens.errors import FormatError, Refused
 from pocketlens.files import write_file
 from pocketlens_export.fit.batches import Batches
-from pocketlens_export.fit.recipe import Optimiser, Task
+from pocketlens_export.fit.recipe import Optimiser, Recipe, Task
 
 Report = Callable[[int, int, float], None]
 """Told after a step: the steps done, of how many, and the loss, smoothed."""
@@ -65,6 +68,35 @@ class Schedule:
         if self.decay == "constant":
             return self.rate
         return self.rate * (1 + math.cos(math.pi * (step - warm_up) / max(self.steps - warm_up, 1))) / 2
+
+
+def schedule_of(recipe: Recipe, values: Values, *, steps: int, batch: int, seed: int) -> Schedule:
+    """Return the schedule that a recipe and the values of its common parameters ask for."""
+    return Schedule(
+        steps=steps,
+        batch=batch,
+        seed=seed,
+        rate=float(values["rate"]),
+        warm_up=recipe.warm_up,
+        decay="cosine" if values["decay"] == "cosine" else "constant",
+        optimiser=recipe.optimiser,
+        bfloat16=values["precision"] == "bfloat16",
+    )
+
+
+def checkpoint_path(asked: Mapping[str, object], cache: Path, *, fresh: bool) -> Path:
+    """Return the path of a training's checkpoint, whose folder exists.
+
+    Args:
+        asked: all that the training's result depends on; it is in the name.
+        cache: folder of checkpoints.
+        fresh: whether to remove one that is there.
+    """
+    cache.mkdir(parents=True, exist_ok=True)
+    path = cache / f"{hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]}.pt"
+    if fresh:
+        path.unlink(missing_ok=True)
+    return path
 
 
 @dataclass(slots=True)

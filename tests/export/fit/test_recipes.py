@@ -18,12 +18,12 @@ from pocketlens.text import Tokenizer
 from pocketlens_export.fit.data import Data
 from pocketlens_export.fit.inversion import Phrases, invert_pictures
 from pocketlens_export.fit.keywords import clean_caption, lexicon_tagger, mask_keywords
-from pocketlens_export.fit.lincir import LINCIR
+from pocketlens_export.fit.lincir import LINCIR, LinCir
 from pocketlens_export.fit.memory import remember_in
-from pocketlens_export.fit.pic2word import PIC2WORD
+from pocketlens_export.fit.pic2word import PIC2WORD, Pic2Word
 from pocketlens_export.fit.prompts import PLAIN, Prompts
 from pocketlens_export.fit.recipe import Recipe, Setup, check_values
-from pocketlens_export.fit.recipes import RECIPES
+from pocketlens_export.fit.recipes import RECIPES, TASKS
 from pocketlens_export.fit.tower import TextTower
 
 TEXTS = [
@@ -89,7 +89,7 @@ def test_texts_are_encoded_as_the_runtime_does(exported: Path, make_setup: MakeS
 
 def test_lincirs_loss_apart_from_it(exported: Path, make_setup: MakeSetup) -> None:
     setup = make_setup(LINCIR, noise="0.8", tagger="lexicon")
-    task = LINCIR.prepare(setup)
+    task = LinCir(setup)
     task.network.eval()
     rows = np.array([0, 5, 7])
     torch.manual_seed(11)
@@ -113,7 +113,7 @@ def test_lincirs_loss_apart_from_it(exported: Path, make_setup: MakeSetup) -> No
 @pytest.mark.parametrize("shift", ["none", "mean"])
 def test_pic2words_loss_apart_from_it(exported: Path, make_setup: MakeSetup, shift: str) -> None:
     setup = make_setup(PIC2WORD, scale="20", shift=shift)
-    task = PIC2WORD.prepare(setup)
+    task = Pic2Word(setup)
     task.network.eval()
     rows = np.array([1, 2, 6, 9])
     found = float(task.loss(rows).detach())
@@ -168,7 +168,7 @@ def test_phrases_are_those_nearest_to_a_picture(make_setup: MakeSetup) -> None:
 def test_every_recipe_learns_and_measures(make_setup: MakeSetup, name: str) -> None:
     recipe = RECIPES[name]
     few = {"inversion_steps": "3", "pictures": "8"} if name == "searle" else {}
-    task = recipe.prepare(make_setup(recipe, dropout="0", **few))
+    task = TASKS[name](make_setup(recipe, dropout="0", **few))
     optimiser = torch.optim.AdamW(task.network.parameters(), 3e-3)
     rows = np.arange(len(task.lengths))
     losses = []
@@ -223,7 +223,7 @@ def test_a_shift_needs_both_kinds(make_setup: MakeSetup) -> None:
     setup = make_setup(LINCIR, shift="mean")
     empty = dataclasses.replace(setup, data=dataclasses.replace(setup.data, pictures=setup.data.pictures[:0]))
     with pytest.raises(BadQuery, match="needs both texts and pictures"):
-        LINCIR.prepare(empty)
+        LinCir(empty)
 
 
 def test_memory_makes_an_array_once_and_again_when_its_file_is_spoilt(tmp_path: Path) -> None:
