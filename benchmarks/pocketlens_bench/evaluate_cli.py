@@ -1,11 +1,10 @@
-"""The command `pocketlens eval`."""
+"""The command `pocketlens eval`: a sub-command for every benchmark."""
 
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,49 +14,69 @@ from pocketlens.cli import printable
 from pocketlens.errors import BadQuery
 from pocketlens.files import write_file
 from pocketlens.settings import number_or_text, read_settings
-from pocketlens_bench.protocols import PROTOCOLS, find_protocol, read_task
+from pocketlens_bench.progress import show_progress
+from pocketlens_bench.protocols import PROTOCOLS, read_task
 from pocketlens_bench.protocols.submission import SERVERS, write_submission
 from pocketlens_bench.protocols.task import Protocol, Task
 
 if TYPE_CHECKING:
     from pocketlens.compose.method import Value
     from pocketlens_bench.evaluate_results import Results
-    from pocketlens_bench.evaluate_task import Progress
 
 _PATH = click.Path(path_type=Path)
 _SETTING = "METHOD.PARAM=VALUE"
-_FILES = "\n\n".join(
-    "\n".join(
-        [
-            "\b",  # click: keep the lines as they are
-            f"{protocol.name}, splits {', '.join(protocol.splits)}",
-            *(f"  {file}" for file in protocol.files.split("; ")),
-        ]
-    )
-    for protocol in PROTOCOLS.values()
-)
-_HELP = f"""Answer the queries of PROTOCOL with composition methods, and print what was found.
+_ABOUT = """Answer the queries of a benchmark with composition methods, and print what was found.
 
-The bundle's gallery is what is searched: make it of the protocol's pictures with `pocketlens index PICTURES --out B`.
+The bundle's gallery is what is searched: make it of the benchmark's pictures with `pocketlens index PICTURES --out B`.
 Pictures that it lacks are counted and named. Ranking is exhaustive and exact; the statistics that methods use are those
-of the whole gallery, also where a protocol ranks a part of it. Intervals are 95 % percentile intervals
+of the whole gallery, also where a benchmark ranks a part of it. Intervals are 95 % percentile intervals
 of 1,000 bootstrap resamples of groups of queries that share a picture or a concept.
-
-Example: pocketlens eval emojicir --bundle B --data emojicir --methods sum,product --set slerp.text_share=0.7
-
-Each protocol reads its official files from DIR:
-
-{_FILES}
 """
 
 
-@click.command(name="eval", help=_HELP, short_help="Measure composed queries on a benchmark.")
-@click.argument("protocol", type=click.Choice(tuple(PROTOCOLS)))
+def _files(protocol: Protocol) -> str:
+    """Return which files a protocol expects, for click to keep the lines as they are."""
+    lines = [f"{protocol.name}, splits {', '.join(protocol.splits)}"]
+    return "\n".join(["\b", *lines, *(f"  {file}" for file in protocol.files.split("; "))])
+
+
+_HELP = "\n\n".join(
+    [
+        _ABOUT,
+        "Example: pocketlens eval emojicir --bundle B --data emojicir --methods sum,product --set slerp.text_share=0.7",
+        "Each benchmark reads its official files from DIR:",
+        *map(_files, PROTOCOLS.values()),
+    ]
+)
+
+
+class _Benchmarks(click.Group):
+    """A group that names what it has when it is asked for something else."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            raise click.UsageError(f"{error.message} Expected one of {', '.join(self.commands)}.", ctx) from error
+
+
+@click.group(
+    name="eval", cls=_Benchmarks, help=_HELP, short_help="Measure queries on benchmarks and on your own pictures."
+)
+def evaluate() -> None:
+    """Measure queries."""
+
+
+@click.command()
 @click.option("--bundle", required=True, type=_PATH, help="A bundle of the protocol's pictures, with both towers.")
 @click.option("--data", required=True, type=_PATH, metavar="DIR", help="The protocol's annotation files.")
-@click.option("--pictures", type=_PATH, help="The folder that was indexed; by default as listed above, inside DIR.")
+@click.option(
+    "--pictures", type=_PATH, help="The folder that was indexed; by default where the benchmark has them in DIR."
+)
 @click.option("--methods", default="all", show_default=True, help="Names with commas between, or all that can be used.")
-@click.option("--split", help="By default the first of those listed above.")
+@click.option("--split", help="By default the first of those that the benchmark has.")
 @click.option("--set", "settings", multiple=True, metavar=_SETTING, help="A method's parameter; repeatable.")
 @click.option("--limit", type=click.IntRange(1), help="So many queries only, spread evenly.")
 @click.option("--threads", type=click.IntRange(1, 64), help="Threads of the encoders; by default the cores, at most 4.")
@@ -65,8 +84,8 @@ Each protocol reads its official files from DIR:
 @click.option("--plot", type=_PATH, help="Draw the results to this SVG file: methods by families.")
 @click.option("--submission", type=_PATH, metavar="DIR", help="Write files for the test server of CIRR or CIRCO.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: no times, no absolute paths.")
-def evaluate(
-    protocol: str,
+def _measure(
+    protocol: Protocol,
     bundle: Path,
     data: Path,
     pictures: Path | None,
@@ -80,20 +99,19 @@ def evaluate(
     submission: Path | None,
     as_json: bool,
 ) -> None:
-    """Run the command."""
+    """Answer a protocol's queries."""
     from pocketlens.bundle import read_bundle
     from pocketlens.lens import open_lens
     from pocketlens_bench import evaluate as evaluation
     from pocketlens_bench.evaluate_kit import open_kit
     from pocketlens_bench.evaluate_report import to_json, warning
 
-    found = find_protocol(protocol)
     names = parse_methods(methods)
     values = parse_settings(settings, names)
-    task = read_task(found, data, split)
+    task = read_task(protocol, data, split)
     _check_use(task, limit, submission, plot)
-    with open_lens(bundle, threads=threads) as lens, _progress() as on_progress:
-        kit, folders = open_kit(bundle, lens, threads=threads), _folders(found, data, pictures)
+    with open_lens(bundle, threads=threads) as lens, show_progress() as on_progress:
+        kit, folders = open_kit(bundle, lens, threads=threads), _folders(protocol, data, pictures)
         results = evaluation.evaluate(
             task, lens, kit, names, pictures=folders, parameters=values, limit=limit, on_progress=on_progress
         )
@@ -103,6 +121,22 @@ def evaluate(
         click.echo(printable(warned) + ("" if as_json else "\n"), err=as_json)
     _write(results, report, out=out, plot=plot, submission=submission)
     _print(results, report, as_json=as_json)
+
+
+def _command(protocol: Protocol) -> click.Command:
+    """Return the command of one protocol: the options are the same for all."""
+    assert _measure.callback is not None
+    return click.Command(
+        protocol.name,
+        params=_measure.params,
+        callback=partial(_measure.callback, protocol),
+        help=f"{_ABOUT}\n\n{_files(protocol)}",
+        short_help=f"Composed queries of {protocol.name}.",
+    )
+
+
+for each in PROTOCOLS.values():
+    evaluate.add_command(_command(each))
 
 
 def _write(
@@ -190,27 +224,3 @@ def parse_settings(settings: Sequence[str], names: Sequence[str] | None) -> dict
         values.setdefault(name, {})[parameter] = number_or_text(text)
         check_values(method, values[name])
     return values
-
-
-@contextmanager
-def _progress() -> Iterator[Progress]:
-    """Yield a callback that draws a bar with an ETA on stderr for every stage; silent where it is no terminal."""
-    if not sys.stderr.isatty():  # click would still print the label
-        yield lambda what, done, of: None
-        return
-    with ExitStack() as stage:
-        bar: Any = None
-        drawn = ("", 0)
-
-        def show(what: str, done: int, of: int) -> None:
-            nonlocal bar, drawn
-            if what != drawn[0]:
-                stage.close()  # the stage before is over
-                steps = max(1, of // 1_000)
-                bar = click.progressbar(length=of, label=what, file=sys.stderr, show_pos=True, update_min_steps=steps)
-                stage.enter_context(bar)
-                drawn = (what, 0)
-            bar.update(done - drawn[1])
-            drawn = (what, done)
-
-        yield show
