@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
-import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from pocketlens.cli import printable
-from pocketlens.errors import FormatError
 from pocketlens.settings import read_settings
+from pocketlens_export.fit.console import Bars, cache_folder, open_model
 
 if TYPE_CHECKING:
     from pocketlens.model import Model, ModelManifest
 
 _PATH = click.Path(path_type=Path)
 _RECIPES = ("lincir", "pic2word", "searle")
-_LINE_SECONDS = 20.0  # between two lines of progress where there is no terminal
 _INVERSION = """Train an inversion network through the frozen text tower of MODEL, and write it with what it is worth.
 
 lincir learns from texts, pic2word from pictures, searle from both. A twentieth of the data is held out to measure on.
@@ -85,7 +80,7 @@ def inversion(
     request = Request(
         source, target, chosen, values, tuple(data), steps, batch, seed, threads, cache_folder(), fresh
     )  # fmt: skip
-    with _Progress() as progress:
+    with Bars() as progress:
         manifest = fit_inversion(request, out, replace=replace, progress=progress.stage, report=progress.training)
     _print(manifest, recipe, out, as_json)
 
@@ -120,7 +115,7 @@ def concepts(
 
     source_model, target = _open_models(model, into)
     request = Request(source_model, target, names, contrast or CONTRAST, source or names.name, threads)
-    with _Progress() as progress:
+    with Bars() as progress:
         manifest = fit_concepts(request, out, replace=replace, progress=progress.stage)
     made, size = manifest.concepts, manifest.files[CONCEPTS].size_bytes
     assert made is not None
@@ -132,79 +127,10 @@ def concepts(
     _print_next(manifest, out)
 
 
-def cache_folder() -> Path:
-    """Return the folder of checkpoints: POCKETLENS_CACHE or the user's cache."""
-    cache = os.environ.get("POCKETLENS_CACHE")
-    return (Path(cache) if cache else Path.home() / ".cache" / "pocketlens") / "fit"
-
-
 def _open_models(model: str, into: str | None) -> tuple[Model, Model]:
     """Return the models to fit to and to copy, which are one without `into`."""
-    source = _open_model("--model", model)
-    return source, _open_model("--into", into) if into else source
-
-
-def _open_model(option: str, name: str) -> Model:
-    from pocketlens.bundle import MANIFEST
-    from pocketlens.model import Model, find_model
-
-    folder = find_model(name)
-    if (folder / MANIFEST).is_file():
-        raise FormatError(f"{option}: {name} is a bundle, expected a model folder; the one of its texts is {name}/text")
-    return Model.open(folder)
-
-
-class _Progress:
-    """Draws a bar with an ETA for every stage on stderr, or a line now and then where stderr is no terminal."""
-
-    def __init__(self) -> None:
-        self._bar: Any = None
-        self._name = ""
-        self._loss = ""
-        self._told = time.monotonic()
-        self._started = (time.monotonic(), 0)
-
-    def __enter__(self) -> _Progress:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._close()
-
-    def stage(self, name: str, done: int, total: int) -> None:
-        """Show that `done` of `total` are done of a stage."""
-        if name != self._name:
-            self._open(name, done - 1, total)
-        if self._bar is not None:
-            self._bar.update(done - self._bar.pos)
-        elif time.monotonic() - self._told > _LINE_SECONDS:
-            self._tell(done, total)
-
-    def training(self, done: int, total: int, loss: float) -> None:
-        """Show a step and its loss."""
-        self._loss = f"loss {loss:.4f}"
-        self.stage("training", done, total)
-
-    def _open(self, name: str, done: int, total: int) -> None:
-        self._close()
-        self._name = name
-        self._started = (time.monotonic(), done)
-        if sys.stderr.isatty():
-            self._bar = click.progressbar(
-                length=total, label=name, file=sys.stderr, show_pos=True, update_min_steps=1,
-                item_show_func=lambda item: self._loss,
-            ).__enter__()  # fmt: skip
-
-    def _tell(self, done: int, total: int) -> None:
-        self._told = time.monotonic()
-        since, before = self._started
-        left = (self._told - since) / max(done - before, 1) * (total - done)
-        loss = f", {self._loss}" if self._loss else ""
-        click.echo(f"{printable(self._name)}: {done} of {total}{loss}, {left / 60:.1f} minutes left", err=True)
-
-    def _close(self) -> None:
-        if self._bar is not None:
-            self._bar.__exit__(None, None, None)
-        self._bar, self._name = None, ""
+    source = open_model("--model", model)
+    return source, open_model("--into", into) if into else source
 
 
 def _print(manifest: ModelManifest, recipe: str, out: Path, as_json: bool) -> None:

@@ -146,7 +146,7 @@ def test_a_stopped_command_goes_on(
 ) -> None:
     succeed(run("lincir", "--out", str(tmp_path / "whole"), "--steps", "400"))
     cache = tmp_path / "stopped"
-    code = "from pocketlens_export.fit import cli; cli._LINE_SECONDS = 0; cli.fit()"
+    code = "from pocketlens_export.fit import cli, console; console._LINE_SECONDS = 0; cli.fit()"
     call = [sys.executable, "-c", code, "inversion", "--model", str(model), "--recipe", "lincir", "--steps", "400"]
     call += ["--batch", "8", "--threads", "1", "--set", "hidden=32", "--out", str(tmp_path / "out")]
     call += [argument for path in data for argument in ("--data", str(path))]
