@@ -11,7 +11,7 @@ import io
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -78,9 +78,21 @@ class VectorStore:
         """Return the vectors of hashes that are there, float32 (n, dim)."""
         return np.stack([self._rows[key] for key in sha256])
 
-    def add(self, vectors: Mapping[str, Float32s]) -> None:
-        """Keep vectors; about once a minute they are written, for a run that is stopped to go on from."""
-        self._rows.update(vectors)
+    def add(self, sha256: Sequence[str], vectors: Float32s, names: Sequence[str]) -> None:
+        """Keep n vectors; about once a minute they are written, for a run that is stopped to go on from.
+
+        Args:
+            sha256: what each goes by.
+            vectors: float32 (n, dim).
+            names: what each was made of, for people.
+
+        Raises:
+            FormatError: one is not finite.
+        """
+        for name, vector in zip(names, vectors, strict=True):
+            if not np.isfinite(vector).all():
+                raise FormatError(f"the tower gives NaN or infinity for {name[:80]!r}, expected a vector of length 1")
+        self._rows.update(zip(sha256, vectors, strict=True))
         if time.monotonic() - self._saved > _SAVE_SECONDS:
             self.save()
 
@@ -133,7 +145,7 @@ def encode_pictures(
     """
     folders = [pictures] if isinstance(pictures, Path) else list(pictures)
     encoder = ImageEncoder(model, threads=threads)
-    store = VectorStore(cache, _picture_key(model, encoder.spec), encoder.dim)
+    store = open_picture_store(model, encoder.spec, cache)
     found = _Found()
     try:
         for folder, name in zip(folders, _prefixes(folders), strict=True):
@@ -165,11 +177,17 @@ def encode_texts(
         for start in range(0, len(missing), _BATCH):
             keys = missing[start : start + _BATCH]
             vectors = encoder.encode([by_key[key] for key in keys])
-            store.add(_checked({key: by_key[key] for key in keys}, vectors, f"{model.path}: the text tower"))
+            store.add(keys, vectors, [by_key[key] for key in keys])
             progress(f"{model.manifest.name}: encoding texts", start + len(keys), len(missing))
     finally:
         store.save()
     return store.vectors(map(text_sha256, texts))
+
+
+def open_picture_store(model: Model, spec: PictureSpec, cache: Path) -> VectorStore:
+    """Return the store of what a model's image tower, which `spec` is of, makes of pictures."""
+    made_by = ["picture", model.manifest.files[spec.file].sha256, spec.side, spec.mode, spec.interpolation]
+    return VectorStore(cache, made_by, model.manifest.space.dim)
 
 
 def text_sha256(text: str) -> str:
@@ -247,19 +265,7 @@ def _encode(outcomes: Iterator[Loaded | Skipped], encoder: ImageEncoder, store: 
 
 def _encode_batch(batch: Sequence[Loaded], encoder: ImageEncoder, store: VectorStore) -> None:
     vectors = encoder.encode_pixels(np.stack([each.pixels for each in batch]))
-    store.add(_checked({each.sha256: each.id for each in batch}, vectors, "the image tower"))
-
-
-def _checked(names: Mapping[str, str], vectors: Float32s, tower: str) -> dict[str, Float32s]:
-    """Return vectors by key; `names` say what each was made of.
-
-    Raises:
-        FormatError: one is not finite.
-    """
-    for name, vector in zip(names.values(), vectors, strict=True):
-        if not np.isfinite(vector).all():
-            raise FormatError(f"{tower} gives NaN or infinity for {name[:80]!r}, expected a vector of length 1")
-    return dict(zip(names, vectors, strict=True))
+    store.add([each.sha256 for each in batch], vectors, [each.id for each in batch])
 
 
 def _told(outcomes: Iterator[Loaded | Skipped], what: str, total: int, stage: _Stage) -> Iterator[Loaded | Skipped]:
@@ -289,10 +295,6 @@ def _prefixes(folders: Sequence[Path]) -> list[str]:
         seen[name] += 1
         prefixes.append(f"{name}/" if seen[name] == 1 else f"{name} ({seen[name]})/")
     return prefixes
-
-
-def _picture_key(model: Model, spec: PictureSpec) -> list[object]:
-    return ["picture", model.manifest.files[spec.file].sha256, spec.side, spec.mode, spec.interpolation]
 
 
 def _text_key(model: Model) -> list[object]:

@@ -137,7 +137,9 @@ def test_folders_of_one_name(colours: Path, pictures: Path, tmp_path: Path) -> N
 def test_a_tower_that_gives_nan(colours: Path, pictures: Path, tmp_path: Path) -> None:
     other = shutil.copytree(colours, tmp_path / "other")
     change_graph(other, "weights", [float("nan"), 1, 1])
-    with pytest.raises(FormatError, match=r"gives NaN or infinity for 'blue\.png', expected a vector of length 1"):
+    with pytest.raises(
+        FormatError, match=r"the tower gives NaN or infinity for 'blue\.png', expected a vector of length 1"
+    ):
         encode_pictures(Model.open(other), pictures, cache=tmp_path, progress=Heard())
 
 
@@ -169,7 +171,7 @@ def test_texts(colours: Path, tmp_path: Path) -> None:
 def test_store_by_another_maker_is_another_file(tmp_path: Path, rng: np.random.Generator) -> None:
     vector = rng.standard_normal(3).astype(np.float32)
     store = VectorStore(tmp_path, ["a"], 3)
-    store.add({"0" * 64: vector})
+    store.add(["0" * 64], vector[np.newaxis], ["a"])
     store.save()
     np.testing.assert_array_equal(VectorStore(tmp_path, ["a"], 3).vectors(["0" * 64]), vector[np.newaxis])
     assert "0" * 64 not in VectorStore(tmp_path, ["b"], 3)
