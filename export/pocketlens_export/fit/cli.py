@@ -5,16 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from shlex import quote
 from typing import TYPE_CHECKING
 
 import click
 
 from pocketlens.settings import read_settings
-from pocketlens_export.fit.console import Bars, cache_folder, open_model
+from pocketlens_export.fit.console import Bars, cache_folder, open_model, print_inversion, print_next
 
 if TYPE_CHECKING:
-    from pocketlens.model import Model, ModelManifest
+    from pocketlens.model import Model
 
 _PATH = click.Path(path_type=Path)
 _RECIPES = ("lincir", "pic2word", "searle")
@@ -82,7 +81,7 @@ def inversion(
     )  # fmt: skip
     with Bars() as progress:
         manifest = fit_inversion(request, out, replace=replace, progress=progress.stage, report=progress.training)
-    _print(manifest, recipe, out, as_json)
+    print_inversion(manifest, recipe, out, as_json=as_json)
 
 
 @fit.command(short_help="Give a model a vocabulary of names.")
@@ -124,35 +123,10 @@ def concepts(
         click.echo(json.dumps({"count": made.count, "source": made.source, "quality": quality, "size_bytes": size}))
         return
     click.echo(f"{out}: {made.file}, {made.count} names, {size / 1e6:.2f} MB")
-    _print_next(manifest, out)
+    print_next(manifest, out)
 
 
 def _open_models(model: str, into: str | None) -> tuple[Model, Model]:
     """Return the models to fit to and to copy, which are one without `into`."""
     source = open_model("--model", model)
     return source, open_model("--into", into) if into else source
-
-
-def _print(manifest: ModelManifest, recipe: str, out: Path, as_json: bool) -> None:
-    import dataclasses
-
-    made = manifest.inversion[recipe]
-    prefix = f"inversion_{recipe}_"
-    quality = {key.removeprefix(prefix): v for key, v in manifest.quality.items() if key.startswith(prefix)}
-    size = manifest.files[made.file].size_bytes
-    if as_json:
-        shown = {"recipe": recipe, "inversion": dataclasses.asdict(made), "quality": quality, "size_bytes": size}
-        click.echo(json.dumps(shown, indent=2))
-        return
-    for name, value in quality.items():
-        click.echo(f"{name:24} {value:.4f}")
-    click.echo(f"{out}: {made.file}, {size / 1e6:.2f} MB; how it was trained is in inversion/{recipe}.md")
-    _print_next(manifest, out)
-
-
-def _print_next(manifest: ModelManifest, out: Path) -> None:
-    """Print the commands that put the written folder into a bundle."""
-    image = f" --image {quote(str(out))}" if manifest.image else ""
-    click.echo(f"next: pocketlens pack --gallery BUNDLE/gallery --text {quote(str(out))}{image} --out NEW-BUNDLE")
-    if manifest.image:
-        click.echo(f"  or: pocketlens index PICTURES --model {quote(str(out))} --out NEW-BUNDLE")

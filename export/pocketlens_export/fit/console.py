@@ -1,11 +1,13 @@
-"""What the commands of `pocketlens fit` share: opening a model, the cache's place, and bars that show progress."""
+"""What the commands of `pocketlens fit` share: opening a model, the cache's place, bars, and what is printed."""
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,7 +16,7 @@ from pocketlens.cli import printable
 from pocketlens.errors import FormatError
 
 if TYPE_CHECKING:
-    from pocketlens.model import Model
+    from pocketlens.model import Model, ModelManifest
 
 _LINE_SECONDS = 20.0  # between two lines of progress where there is no terminal
 
@@ -38,6 +40,32 @@ def open_model(option: str, name: str) -> Model:
     if (folder / MANIFEST).is_file():
         raise FormatError(f"{option}: {name} is a bundle, expected a model folder; the one of its texts is {name}/text")
     return Model.open(folder)
+
+
+def print_inversion(manifest: ModelManifest, recipe: str, out: Path, *, as_json: bool) -> None:
+    """Print what an inversion network is worth, where it lies, and what to do with it."""
+    import dataclasses
+
+    made = manifest.inversion[recipe]
+    prefix = f"inversion_{recipe}_"
+    quality = {key.removeprefix(prefix): v for key, v in manifest.quality.items() if key.startswith(prefix)}
+    size = manifest.files[made.file].size_bytes
+    if as_json:
+        shown = {"recipe": recipe, "inversion": dataclasses.asdict(made), "quality": quality, "size_bytes": size}
+        click.echo(json.dumps(shown, indent=2))
+        return
+    for name, value in quality.items():
+        click.echo(f"{name:24} {value:.4f}")
+    click.echo(f"{out}: {made.file}, {size / 1e6:.2f} MB; how it was trained is in inversion/{recipe}.md")
+    print_next(manifest, out)
+
+
+def print_next(manifest: ModelManifest, out: Path) -> None:
+    """Print the commands that put the written folder into a bundle."""
+    image = f" --image {quote(str(out))}" if manifest.image else ""
+    click.echo(f"next: pocketlens pack --gallery BUNDLE/gallery --text {quote(str(out))}{image} --out NEW-BUNDLE")
+    if manifest.image:
+        click.echo(f"  or: pocketlens index PICTURES --model {quote(str(out))} --out NEW-BUNDLE")
 
 
 class Bars:

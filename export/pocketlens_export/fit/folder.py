@@ -6,7 +6,6 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -28,7 +27,7 @@ from pocketlens_export.fit.quality import check_stored, measure_network
 from pocketlens_export.fit.recipe import Recipe, Setup
 from pocketlens_export.fit.recipes import TASKS
 from pocketlens_export.fit.report import Trained, write_report
-from pocketlens_export.fit.seal import copy_files, seal
+from pocketlens_export.fit.seal import copy_files, seal_inversion
 from pocketlens_export.fit.tower import TextTower
 from pocketlens_export.fit.training import Curve, Report, checkpoint_path, schedule_of, train
 
@@ -93,17 +92,28 @@ def fit_inversion(request: Request, out: Path, *, replace: bool, progress: Progr
 
 
 def _check(request: Request) -> None:
-    model, into = request.model.manifest, request.into.manifest
+    model = request.model.manifest
     if not model.can_read:
         raise MissingPart(f"{request.model.path}: a text tower with a tokenizer is needed, model {model.name} has none")
-    if into.space != model.space:
+    check_into(request.into, request.model)
+
+
+def check_into(into: Model, model: Model) -> None:
+    """Raise unless a folder can take a network that was trained through the text tower of `model`.
+
+    Raises:
+        EncoderMismatch: it is of another space.
+        FormatError: it has no text tower, or one of another width.
+    """
+    taker, text = into.manifest, model.manifest.text
+    assert text is not None
+    if taker.space != model.manifest.space:
         raise EncoderMismatch(
-            f"{request.into.path} is of space {into.space.id}, expected that of {request.model.path}, {model.space.id}"
+            f"{into.path} is of space {taker.space.id}, expected that of {model.path}, {model.manifest.space.id}"
         )
-    assert model.text is not None
-    if into.text is None or into.text.token_dim != model.text.token_dim:
-        found = "no text tower" if into.text is None else f"tokens of {into.text.token_dim}"
-        raise FormatError(f"{request.into.path} has {found}, expected a text tower of {model.text.token_dim}")
+    if taker.text is None or taker.text.token_dim != text.token_dim:
+        found = "no text tower" if taker.text is None else f"tokens of {taker.text.token_dim}"
+        raise FormatError(f"{into.path} has {found}, expected a text tower of {text.token_dim}")
 
 
 def _prepare(request: Request, progress: Progress) -> Setup:
@@ -183,11 +193,4 @@ def _write(request: Request, folder: Path, setup: Setup, network: Network, curve
     }  # fmt: skip
     trained = Trained(request.model.manifest.name, recipe, request.values, request.batch, made, counts, curve, quality)
     write_report(folder / INVERSION, trained)
-    prefix = f"inversion_{recipe.name}_"
-    kept = {key: value for key, value in source.manifest.quality.items() if not key.startswith(prefix)}
-    return seal(folder, dataclasses.replace(
-        source.manifest,
-        inversion={**source.manifest.inversion, recipe.name: made},
-        quality=kept | {f"{prefix}{key}": value for key, value in quality.items()},
-        made_with=source.manifest.made_with | {"torch": version("torch"), "onnx": version("onnx")},
-    ))  # fmt: skip
+    return seal_inversion(folder, source.manifest, recipe.name, made, quality)

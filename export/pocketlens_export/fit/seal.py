@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 
 from pocketlens.files import sha256_of
 from pocketlens.manifest import write_manifest
-from pocketlens.model import FORMAT, MANIFEST, VERSION, FileRecord, Model, ModelManifest
+from pocketlens.model import FORMAT, MANIFEST, VERSION, FileRecord, Inversion, Model, ModelManifest
 
 
 def copy_files(source: Model, folder: Path) -> None:
@@ -24,3 +26,25 @@ def seal(folder: Path, manifest: ModelManifest) -> ModelManifest:
     manifest = dataclasses.replace(manifest, files=files)
     write_manifest(folder / MANIFEST, manifest, format=FORMAT, version=VERSION)
     return manifest
+
+
+def seal_inversion(
+    folder: Path, source: ModelManifest, recipe: str, made: Inversion, quality: Mapping[str, float]
+) -> ModelManifest:
+    """Write the manifest of a folder that has got an inversion network, and return it.
+
+    Args:
+        folder: with every file.
+        source: its manifest before.
+        recipe: name of the network.
+        made: its entry.
+        quality: its figures, without the prefix `inversion_<recipe>_` that they get; earlier ones go.
+    """
+    prefix = f"inversion_{recipe}_"
+    kept = {key: value for key, value in source.quality.items() if not key.startswith(prefix)}
+    return seal(folder, dataclasses.replace(
+        source,
+        inversion={**source.inversion, recipe: made},
+        quality=kept | {f"{prefix}{key}": value for key, value in quality.items()},
+        made_with=source.made_with | {"torch": version("torch"), "onnx": version("onnx")},
+    ))  # fmt: skip

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import torch
+from onnx import numpy_helper
 from torch import Tensor
 
 from pocketlens._types import Float32s, Int64s
@@ -58,6 +59,24 @@ class TextTower:
             pseudo_tokens: float32 (n, p, token_dim).
         """
         return self._graph.run({"input_ids": ids, "pseudo_tokens": pseudo_tokens})
+
+    def token_table(self) -> Float32s:
+        """Return its token embeddings, float32 (tokens, token_dim): the largest constant that rows are gathered from.
+
+        Raises:
+            FormatError: there is none.
+        """
+        path = self._model.file(self.spec.file)
+        graph = _load(path).graph
+        gathered = {node.input[0] for node in graph.node if node.op_type == "Gather"}
+        tables = [
+            tensor
+            for tensor in graph.initializer
+            if tensor.name in gathered and len(tensor.dims) == 2 and tensor.dims[1] == self.spec.token_dim
+        ]
+        if not tables:
+            raise FormatError(f"{path} gathers rows of no table of {self.spec.token_dim} columns, expected its words")
+        return np.asarray(numpy_helper.to_array(max(tables, key=lambda table: table.dims[0])), dtype=np.float32)
 
     def prove(self) -> float:
         """Return the least cosine to onnxruntime on the golden texts, plain and with random pseudo-tokens.

@@ -309,9 +309,9 @@ def test_concepts_load_no_torch(tmp_path: Path) -> None:
 
 
 def test_lines_of_progress(run: Fit, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pocketlens_export.fit import cli
+    from pocketlens_export.fit import console
 
-    monkeypatch.setattr(cli, "_LINE_SECONDS", 0.0)
+    monkeypatch.setattr(console, "_LINE_SECONDS", 0.0)
     result = run("lincir")
     succeed(result)
     assert re.search(r"training: 6 of 6, loss \d\.\d{4}, 0\.0 minutes left", result.stderr)

@@ -2,14 +2,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 import torch
 
 from pocketlens.errors import FormatError, MissingPart, Refused
 from pocketlens.model import Model, find_model
+from pocketlens_export.clip import Clip
 from pocketlens_export.fit.interpreter import Interpreter
 from pocketlens_export.fit.tower import MIN_COSINE, TextTower
+from pocketlens_export.towers import text_tower
 from tests.folders import sign
 from tests.quantize import towers
 
@@ -74,3 +77,10 @@ def test_gradients_reach_the_pseudo_tokens_alone(exported: Path) -> None:
     assert tokens.grad is not None and float(tokens.grad.abs().min(dim=-1).values.max()) >= 0
     assert (tokens.grad.abs().sum(dim=-1) > 0).all()
     assert not any(value.requires_grad for value in tower._graph._constants.values())
+
+
+def test_the_token_table_is_that_of_the_words(exported: Path, bert: Clip, clip: Clip) -> None:
+    for name, module in (("tiny-bert", bert), ("tiny", clip)):
+        tower = TextTower(Model.open(exported / name), device=CPU)
+        expected = text_tower(module).embedding.weight.detach().numpy()
+        np.testing.assert_array_equal(tower.token_table(), expected)
