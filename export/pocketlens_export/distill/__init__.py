@@ -1,0 +1,1 @@
+"""Training a light image tower to answer in a heavy one's space."""
