@@ -137,7 +137,7 @@ def _methods_table(results: Results) -> str:
         others = [f"{summary.whole[name].value:.2f}" if name in summary.whole else "" for name in names[1:]]
         numbers = [f"{first.value:.2f}", _interval(first), *others]
         rows.append([summary.run.method, str(summary.run.text_passes), *numbers])
-    return _table(rows)
+    return align(rows)
 
 
 def _families_table(results: Results) -> str:
@@ -149,7 +149,7 @@ def _families_table(results: Results) -> str:
     for summary in results.summaries:
         figures = (summary.families.get(family, {}).get(results.headline) for family in families)
         rows.append([summary.run.method, *("" if figure is None else f"{figure.value:.1f}" for figure in figures)])
-    return _table(rows)
+    return align(rows)
 
 
 def _strata_table(results: Results) -> str:
@@ -163,7 +163,7 @@ def _strata_table(results: Results) -> str:
         figures = [summary.strata.get(stratum, {}).get(name) for stratum in strata]
         cells = [("", "") if figure is None else (f"{figure.value:.2f}", _interval(figure)) for figure in figures]
         rows.append([summary.run.method, *(cell for pair in cells for cell in pair)])
-    return _table(rows)
+    return align(rows)
 
 
 def _negative_table(results: Results) -> str:
@@ -174,7 +174,7 @@ def _negative_table(results: Results) -> str:
         figures = [summary.whole[name] for name in names]
         numbers = [cell for figure in figures for cell in (f"{figure.value:.2f}", _interval(figure))]
         rows.append([summary.run.method, words[summary.run.level or "without"], *numbers])
-    return f"{len(results.negative[0].run.examples)} queries with something that is not wanted\n{_table(rows)}"
+    return f"{len(results.negative[0].run.examples)} queries with something that is not wanted\n{align(rows)}"
 
 
 def _gaps(results: Results) -> str:
@@ -216,7 +216,7 @@ def _interval(figure: Figure) -> str:
     return f"{figure.low:.1f} to {figure.high:.1f}"
 
 
-def _table(rows: Sequence[Sequence[str]]) -> str:
+def align(rows: Sequence[Sequence[str]]) -> str:
     """Return rows in columns: the first to the left, the others to the right."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = []
