@@ -1,6 +1,7 @@
 """A model folder small enough to work out by hand: pictures are their mean colour, texts the colours they name.
 
-Built with onnx alone. An embedding is (red, green, blue, 0.2) scaled to length 1.
+Built with onnx alone. An embedding is (red, green, blue, 0.2) scaled to length 1; features are the mean colours of a
+picture's quarters.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from pocketlens.files import sha256_of
 from pocketlens.manifest import write_manifest
-from pocketlens.model import FORMAT, VERSION, FileRecord, ModelManifest, PictureSpec, Source, Space, TextSpec
+from pocketlens.model import FORMAT, VERSION, Features, FileRecord, ModelManifest, PictureSpec, Source, Space, TextSpec
 
 Array: TypeAlias = NDArray[Any]
 
@@ -45,6 +46,13 @@ def expected_picture(pixels: Array) -> Array:
     return unit(np.pad(colours, ((0, 0), (0, 1))) + BIAS)
 
 
+def expected_features(pixels: Array) -> Array:
+    """Return the image graph's features, by numpy: the mean colour of each quarter, 0 to 1, float32 (n, 3, 2, 2)."""
+    half = SIDE // 2
+    quarters = pixels.astype(np.float64).reshape(-1, 2, half, 2, half, 3).mean(axis=(2, 4)) / 255  # (n, 2, 2, 3)
+    return np.asarray(quarters.transpose(0, 3, 1, 2), dtype=np.float32)
+
+
 def write_colours(folder: Path, *, name: str = "colours", space: Space = SPACE) -> Path:
     """Write the model folder and return it."""
     folder.mkdir(parents=True)
@@ -64,7 +72,7 @@ def write_colours(folder: Path, *, name: str = "colours", space: Space = SPACE) 
         ),
         image=PictureSpec(
             file="image.onnx", precision="float32", opset=18, side=SIDE, mode="shortest", interpolation="bilinear",
-            features=None,
+            features=Features(space.id, 3, 2, 2),
         ),
         inversion={},
         concepts=None,
@@ -104,11 +112,18 @@ def _image_graph() -> onnx.ModelProto:
         helper.make_node("ReduceMean", ["float", "sides"], ["colour"], keepdims=0),
         helper.make_node("MatMul", ["colour", "weights"], ["scaled"]),
         helper.make_node("Add", ["scaled", "bias"], ["sum"]),
+        helper.make_node("Transpose", ["float"], ["planes"], perm=[0, 3, 1, 2]),
+        helper.make_node(
+            "AveragePool", ["planes"], ["quarters"], kernel_shape=[SIDE // 2] * 2, strides=[SIDE // 2] * 2
+        ),
+        helper.make_node("Mul", ["quarters", "scale"], ["features"]),
     ]
     weights = np.eye(3, 4, dtype=np.float32) / 255
-    constants = {"sides": np.array([1, 2]), "weights": weights, "bias": BIAS}
+    constants = {"sides": np.array([1, 2]), "weights": weights, "bias": BIAS, "scale": np.array([1 / 255], np.float32)}
     inputs = [helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["n", SIDE, SIDE, 3])]
-    return _model(nodes, constants, inputs)
+    model = _model(nodes, constants, inputs)
+    model.graph.output.append(helper.make_tensor_value_info("features", TensorProto.FLOAT, ["n", 3, 2, 2]))
+    return model
 
 
 def _model(

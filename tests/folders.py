@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from pocketlens._types import Float32s
 from pocketlens.bundle import seal_bundle
 from pocketlens.files import sha256_of
 from pocketlens.manifest import write_manifest
-from pocketlens.model import FORMAT, VERSION, FileRecord, Model, ModelManifest
+from pocketlens.model import FORMAT, VERSION, Features, FileRecord, Model, ModelManifest
 
 
 def edit_json(path: Path, **changes: Any) -> None:
@@ -70,6 +71,27 @@ def add_inversion(folder: Path, recipe: str, *, tokens: int = 1, seed: int = 0) 
     return matrix
 
 
+def add_isa(folder: Path, *, features: Features, tokens: int = 2, seed: int = 0) -> Float32s:
+    """Give a model folder a linear network of features and return its matrix, float32 (c * h * w, tokens * token_dim).
+
+    Its pseudo-tokens are the flattened features times the matrix, cut into `tokens` rows.
+    """
+    manifest = Model.open(folder).manifest
+    assert manifest.text is not None
+    token_dim = manifest.text.token_dim
+    shape = [features.channels, features.height, features.width]
+    matrix = np.random.default_rng(seed).normal(0, 0.5, (math.prod(shape), tokens * token_dim)).astype(np.float32)
+    (folder / "inversion").mkdir(exist_ok=True)
+    name = "inversion/isa.onnx"
+    onnx.save(_inversion_graph(matrix, tokens, token_dim, features=shape), str(folder / name))
+    about: dict[str, Any] = {
+        "file": name, "precision": "float32", "input": "features", "features_id": features.id, "tokens": tokens,
+        "seed": seed, "steps": 0, "data_sha256": {},
+    }  # fmt: skip
+    _list(folder, [name], {"inversion__isa": about})
+    return matrix
+
+
 def add_concepts(folder: Path, names: Sequence[str], vectors: Float32s) -> None:
     """Give a model folder a vocabulary of unit vectors, float32 (names, dim); the first two span its subspace."""
     blobs = [name.encode() for name in names]
@@ -113,15 +135,19 @@ def _list(folder: Path, names: Sequence[str], changes: dict[str, Any]) -> None:
     sign(manifest)
 
 
-def _inversion_graph(matrix: Float32s, tokens: int, token_dim: int) -> onnx.ModelProto:
+def _inversion_graph(
+    matrix: Float32s, tokens: int, token_dim: int, features: Sequence[int] | None = None
+) -> onnx.ModelProto:
+    name, shape = ("embedding", [len(matrix)]) if features is None else ("features", list(features))
     nodes = [
-        helper.make_node("MatMul", ["embedding", "matrix"], ["flat"]),
+        helper.make_node("Flatten", [name], ["rows"]),
+        helper.make_node("MatMul", ["rows", "matrix"], ["flat"]),
         helper.make_node("Reshape", ["flat", "shape"], ["pseudo_tokens"]),
     ]
     graph = helper.make_graph(
         nodes,
         "inversion",
-        [helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["n", len(matrix)])],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", *shape])],
         [helper.make_tensor_value_info("pseudo_tokens", TensorProto.FLOAT, ["n", tokens, token_dim])],
         [
             numpy_helper.from_array(matrix, "matrix"),

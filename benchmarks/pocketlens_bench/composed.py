@@ -14,14 +14,17 @@ from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from pocketlens._types import Float32s
-from pocketlens.compose import METHODS, Kit, Method, Query, Text, compose, missing
+from pocketlens.compose import METHODS, FeatureMap, Kit, Method, Query, Text, compose
 from pocketlens.concepts import Concepts
 from pocketlens.errors import BadImage, BadQuery
-from pocketlens.ingredients import has_need
-from pocketlens.inspect import text_manifest
+from pocketlens.inspect import tower_manifest
 from pocketlens.lens import Lens, open_lens
 from pocketlens.model import Model, find_model
+from pocketlens.needs import lacking
+from pocketlens.picture import load_pixels
 from pocketlens_bench.evaluate_kit import open_kit
 from pocketlens_bench.measure import ROOT, Options, Progress, Report, Row, alternate, at_most, median, ratio
 from pocketlens_export.gallery.build import build_bundle
@@ -68,6 +71,9 @@ class _RecordingKit:
     def invert(self, recipe: str, vector: Float32s) -> Float32s:
         return self._kit.invert(recipe, vector)
 
+    def invert_features(self, recipe: str, features: Float32s) -> Float32s:
+        return self._kit.invert_features(recipe, features)
+
     def nearest(self, vector: Float32s, count: int) -> Float32s:
         return self._kit.nearest(vector, count)
 
@@ -92,11 +98,11 @@ def run(options: Options, progress: Progress) -> Report:
 
 def _usable(bundle: Path) -> list[Method]:
     """Return the methods that use a picture and a text and that the bundle has what it takes for."""
-    manifest = text_manifest(bundle)
+    text, image = tower_manifest(bundle, "text"), tower_manifest(bundle, "image")
     return [
         method
         for method in METHODS.values()
-        if {"image", "text"} <= set(method.needs) and not missing(method, lambda need: has_need(manifest, need))
+        if {"image", "text"} <= set(method.needs) and not lacking(method, text, image)
     ]
 
 
@@ -166,7 +172,10 @@ def _passes(lens: Lens, kit: Kit, method: Method, picture: Path, words: str) -> 
     """Return a function that does the encoder passes of a query, and nothing else."""
     image, text = lens.image_encoder(), lens.text_encoder()
     recording = _RecordingKit(kit)
-    compose(Query(image.encode([picture])[0], (Text(words),)), None, recording, method)
+    features: tuple[FeatureMap, ...] = ()
+    if "features" in method.needs:
+        features = (FeatureMap(image.encode_features(load_pixels(picture, image.spec)[np.newaxis])[1][0]),)
+    compose(Query(image.encode([picture])[0], (Text(words),), features=features), None, recording, method)
 
     def encode() -> object:
         image.encode([picture])

@@ -10,8 +10,9 @@ import numpy as np
 from pocketlens._types import Float32s, Int64s
 from pocketlens.bundle import read_bundle
 from pocketlens.compose import Kit
+from pocketlens.compose.inversion import OF_FEATURES
 from pocketlens.concepts import Concepts
-from pocketlens.errors import MissingPart
+from pocketlens.errors import EncoderMismatch, MissingPart
 from pocketlens.ingredients import Ingredients
 from pocketlens.lens import Lens
 from pocketlens.model import Model
@@ -75,6 +76,10 @@ class CachedKit:
             self._inverted[key] = self._kit.invert(recipe, vector)
         return self._inverted[key]
 
+    def invert_features(self, recipe: str, features: Float32s) -> Float32s:
+        """Return pseudo-tokens, float32 (n, p, token_dim), of pictures' features; see `Kit`."""
+        return self._kit.invert_features(recipe, features)
+
     def nearest(self, vector: Float32s, count: int) -> Float32s:
         """Return the gallery's vectors nearest to a vector, float32 (at most count, dim), best first."""
         key = vector.tobytes()
@@ -85,9 +90,10 @@ class CachedKit:
 
 def open_kit(bundle: Path, lens: Lens, *, threads: int | None = None) -> Ingredients:
     """Return what methods may ask of a bundle, given its folder and the lens that opened it."""
-    sha256 = read_bundle(bundle).text
-    model = None if sha256 is None else Model.open(bundle / "text", manifest_sha256=sha256)
-    return Ingredients(lens.gallery, model, lens.text_encoder, threads=threads)
+    sha256s = read_bundle(bundle)
+    model = None if sha256s.text is None else Model.open(bundle / "text", manifest_sha256=sha256s.text)
+    image = None if sha256s.image is None else Model.open(bundle / "image", manifest_sha256=sha256s.image)
+    return Ingredients(lens.gallery, model, lens.text_encoder, image=image, threads=threads)
 
 
 def has_part(kit: Kit, need: str) -> bool:
@@ -95,10 +101,13 @@ def has_part(kit: Kit, need: str) -> bool:
     try:
         if need == "concepts":
             return len(kit.concepts.names) > 0
+        recipe = need.removeprefix("inversion/")
+        if recipe in OF_FEATURES:
+            return len(kit.invert_features(recipe, np.zeros((0, 1, 1, 1), dtype=np.float32))) == 0
         direction = np.zeros(len(kit.mean), dtype=np.float32)
         direction[0] = 1.0
-        return len(kit.invert(need.removeprefix("inversion/"), direction)) > 0
-    except MissingPart:
+        return len(kit.invert(recipe, direction)) > 0
+    except (MissingPart, EncoderMismatch):
         return False
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from pocketlens._types import Float32s, Uint8s
+from pocketlens.compose import FeatureMap
 from pocketlens.encoder import ImageEncoder
 from pocketlens.errors import BadImage, FormatError
 from pocketlens.items import Item
@@ -88,6 +89,10 @@ class PictureFiles:
                 vectors.update(zip(batch, encoder.encode_pixels(np.stack(list(batch.values()))), strict=True))
             on_progress(min(start + _BATCH, len(names)))
         return vectors, reasons
+
+    def see(self, name: str, encoder: ImageEncoder) -> FeatureMap:
+        """Return a picture's features. Raises BadImage when there is no file or it cannot be decoded."""
+        return FeatureMap(encoder.encode_features(self._pixels(name, encoder)[np.newaxis])[1][0])
 
     def _pixels(self, name: str, encoder: ImageEncoder) -> Uint8s:
         path, box = self.find(name), self._task.views[name].box

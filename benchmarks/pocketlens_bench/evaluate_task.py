@@ -14,7 +14,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from pocketlens._types import Float32s
-from pocketlens.compose import Composed, Kit, Method, Negative, Query, Scores, Text, check_values, compose
+from pocketlens.compose import Composed, FeatureMap, Kit, Method, Negative, Query, Scores, Text, check_values, compose
 from pocketlens.compose.method import Value
 from pocketlens.errors import BadQuery, FormatError
 from pocketlens.lens import Lens
@@ -119,8 +119,9 @@ class Evaluation:
         for pool in sorted({example.pool for example in examples if example.pool is not None}):
             names = sorted((name for name in task.pools[pool] if name in located), key=lambda n: order[located[n].id])
             self._pools[pool] = Pool(names, rows[[located[name].row for name in names]])
+        self._files, self._encoder = PictureFiles(task, located, pictures), lens.image_encoder
         self._vectors, unreadable = _encode_pictures(
-            PictureFiles(task, located, pictures), examples, lens, lambda done, of: on_progress("pictures", done, of)
+            self._files, examples, lens, lambda done, of: on_progress("pictures", done, of)
         )
         dropped = {example.id: why for example in examples if (why := self._lacking(example)) is not None}
         self.examples = tuple(example for example in examples if example.id not in dropped)
@@ -227,7 +228,7 @@ class Evaluation:
     ) -> Iterator[tuple[Example, Composed]]:
         for example in examples:
             image = None if example.reference is None else self._vectors[example.reference]
-            query = Query(image, tuple(map(Text, example.texts)))
+            query = Query(image, tuple(map(Text, example.texts)), features=self._see(method, example))
             negative = None
             if example.negative is not None and level in ("vector", "score"):
                 negative = Negative(self._kit.encode_texts([example.negative]), np.ones(1, dtype=np.float32))
@@ -235,6 +236,12 @@ class Evaluation:
                 yield example, compose(query, negative, self._kit, method, values)
             except BadQuery as error:  # parts that cancel out: no answer is a wrong answer
                 failed[example.id] = str(error)
+
+    def _see(self, method: Method, example: Example) -> tuple[FeatureMap, ...]:
+        """Return the features of the example's picture for a method that takes them; too large to keep all of them."""
+        if "features" not in method.needs or example.reference is None:
+            return ()
+        return (self._files.see(example.reference, self._encoder()),)
 
     def _rank_all(self, composed: Iterator[tuple[Example, Composed]]) -> Iterator[tuple[Example, Ranking]]:
         """Yield rankings of queries into one pool, scored in blocks by one matrix product each."""

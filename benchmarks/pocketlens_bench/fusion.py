@@ -75,6 +75,9 @@ class _Kit:
     def invert(self, recipe: str, vector: Float32s) -> Float32s:
         raise NotImplementedError
 
+    def invert_features(self, recipe: str, features: Float32s) -> Float32s:
+        raise NotImplementedError
+
     def nearest(self, vector: Float32s, count: int) -> Float32s:
         return self.gallery.index.vectors(self.gallery.index.search(vector[np.newaxis], k=count).rows[0])
 

@@ -8,7 +8,7 @@ from pocketlens.compose import METHODS, Method, Parameter
 from pocketlens.compose.negative import PARAMETERS as NEGATIVE
 
 MARKER = "methods"
-_NEEDS = {"concepts": "a vocabulary", "image": "a picture", "text": "a text"}
+_NEEDS = {"concepts": "a vocabulary", "image": "a picture", "features": "its features", "text": "a text"}
 
 
 def methods_text() -> str:

@@ -161,21 +161,20 @@ def methods(bundle: Path | None, method: str | None, as_json: bool) -> None:
       pocketlens methods my-bundle
       pocketlens methods --method slerp
     """  # noqa: D301
-    from pocketlens.compose import METHODS, find_method, missing
-    from pocketlens.ingredients import has_need, measured_figures
-    from pocketlens.inspect import missing_towers, text_manifest
+    from pocketlens.compose import METHODS, find_method
+    from pocketlens.inspect import missing_towers, tower_manifest
+    from pocketlens.needs import lacking, measured_figures
     from pocketlens.show import method_lines, methods_table, methods_values
 
     chosen = METHODS if method is None else {method: find_method(method)}
-    manifest = None if bundle is None else text_manifest(_folder(bundle))
+    text = None if bundle is None else tower_manifest(_folder(bundle), "text")
+    image = None if bundle is None else tower_manifest(_folder(bundle), "image")
     towers = {} if bundle is None else missing_towers(_folder(bundle))
 
     def lacks(one: Method) -> list[str]:
-        return [towers[need] for need in one.needs if need in towers] + missing(
-            one, lambda need: has_need(manifest, need)
-        )
+        return [towers[need] for need in one.needs if need in towers] + lacking(one, text, image)
 
-    values = methods_values(chosen, None if bundle is None else lacks, measured_figures(manifest))
+    values = methods_values(chosen, None if bundle is None else lacks, measured_figures(text))
     if as_json:
         _print_json({"methods": values})
         return

@@ -37,7 +37,7 @@ class TextGraph:
         self.dim = model.manifest.space.dim
         length = None if self.spec.trim else self.spec.context_length
         shapes = {"input_ids": (None, length), "pseudo_tokens": (None, None, self.spec.token_dim)}
-        self._graph = Graph(model.file(self.spec.file), threads, shapes, "embedding", (None, self.dim))
+        self._graph = Graph(model.file(self.spec.file), threads, shapes, {"embedding": (None, self.dim)})
 
     def encode_ids(self, ids: Int64s, pseudo_tokens: Float32s | None = None) -> Float32s:
         """Return unit embeddings, float32 (n, dim), of padded ids.
@@ -53,7 +53,7 @@ class TextGraph:
             pseudo_tokens = np.zeros((len(ids), 0, self.spec.token_dim), dtype=np.float32)
         if len(ids) == 0:
             return np.zeros((0, self.dim), dtype=np.float32)
-        return self._graph.run({"input_ids": ids, "pseudo_tokens": pseudo_tokens})
+        return self._graph.run({"input_ids": ids, "pseudo_tokens": pseudo_tokens}, ["embedding"])[0]
 
 
 class TextEncoder:
@@ -146,8 +146,12 @@ class ImageEncoder:
             )
         self.spec = spec
         self.dim = model.manifest.space.dim
+        self._name = f"{model.path}: model {model.manifest.name}"
+        outputs: dict[str, tuple[int | None, ...]] = {"embedding": (None, self.dim)}
+        if spec.features is not None:
+            outputs["features"] = (None, spec.features.channels, spec.features.height, spec.features.width)
         shapes = {"pixels": (None, spec.side, spec.side, 3)}
-        self._graph = Graph(model.file(spec.file), threads, shapes, "embedding", (None, self.dim))
+        self._graph = Graph(model.file(spec.file), threads, shapes, outputs)
 
     def encode(self, pictures: Sequence[Picture]) -> Float32s:
         """Return unit embeddings, float32 (n, dim), one row per picture (bytes, path or PIL image).
@@ -167,7 +171,25 @@ class ImageEncoder:
         Raises:
             FormatError: the graph cannot be run on them.
         """
-        return self._graph.run({"pixels": pixels})
+        return self._graph.run({"pixels": pixels}, ["embedding"])[0]
+
+    def encode_features(self, pixels: Uint8s) -> tuple[Float32s, Float32s]:
+        """Return unit embeddings, float32 (n, dim), and feature maps, float32 (n, channels, height, width), in one run.
+
+        Args:
+            pixels: preprocessed pixels, uint8 (n, side, side, 3) RGB.
+
+        Raises:
+            MissingPart: the tower gives no features.
+            FormatError: the graph cannot be run on them.
+        """
+        if self.spec.features is None:
+            raise MissingPart(
+                f"{self._name} gives no features of pictures beside their embeddings; export an image tower that has "
+                "a last feature map before pooling with pocketlens export"
+            )
+        embeddings, features = self._graph.run({"pixels": pixels}, ["embedding", "features"])
+        return embeddings, features
 
 
 def _check_several(values: Any, one: type | UnionType) -> None:

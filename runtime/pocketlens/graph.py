@@ -19,6 +19,7 @@ from pocketlens.errors import BadQuery, FormatError
 
 _MAX_THREADS = 4
 _Shape: TypeAlias = tuple[int | None, ...]
+FIXED = -1  # a size that the graph must state
 
 
 def default_threads() -> int:
@@ -39,48 +40,57 @@ class Graph:
     Args:
         path: the file, whose hash the caller has checked.
         threads: threads inside one run.
-        inputs: the expected inputs with their shapes; None stands for a size that must be left open.
-        output: name of the output that is read.
-        shape: its shape; the first size is that of every input.
+        inputs: the expected inputs with their shapes; None stands for a size that must be left open, FIXED for one
+            that must not.
+        outputs: the outputs that may be read, with their shapes; the first size is that of every input.
     """
 
     def __init__(
-        self, path: Path, threads: int | None, inputs: Mapping[str, _Shape], output: str, shape: _Shape
+        self, path: Path, threads: int | None, inputs: Mapping[str, _Shape], outputs: Mapping[str, _Shape]
     ) -> None:
         self._path = path
-        self._output = output
-        self._shape = shape
+        self._outputs = outputs
         self.session = _open_session(path, threads)
         found = {value.name: tuple(value.shape) for value in self.session.get_inputs()}
-        outputs = {value.name: tuple(value.shape) for value in self.session.get_outputs()}
-        if set(found) != set(inputs) or output not in outputs:
-            names = f"{tuple(sorted(found))} to {list(outputs)}"
-            raise FormatError(f"{path} maps {names}, expected {tuple(sorted(inputs))} to an output {output!r}")
+        given = {value.name: tuple(value.shape) for value in self.session.get_outputs()}
+        if set(found) != set(inputs) or not set(outputs) <= set(given):
+            names, wanted = f"{tuple(sorted(found))} to {list(given)}", " and ".join(map(repr, outputs))
+            raise FormatError(f"{path} maps {names}, expected {tuple(sorted(inputs))} to an output {wanted}")
         for name, expected in inputs.items():
             _check_shape(path, name, found[name], expected)
-        _check_shape(path, output, outputs[output], shape)
+        for name, expected in outputs.items():
+            _check_shape(path, name, given[name], expected)
+        self.input_shapes = found
 
-    def run(self, feeds: Mapping[str, NDArray[Any]]) -> Float32s:
-        """Return the output, float32 (n, ...), of n inputs."""
+    def run(self, feeds: Mapping[str, NDArray[Any]], outputs: Sequence[str]) -> list[Float32s]:
+        """Return these outputs, float32 (n, ...) each, of n inputs; what is not asked for is not handed out."""
         try:
-            output: Float32s = self.session.run([self._output], feeds)[0]
+            results: list[Float32s] = self.session.run(list(outputs), feeds)
         except Exception as error:  # onnxruntime's own exceptions share no public base
             given = ", ".join(f"{name} {values.dtype} {values.shape}" for name, values in feeds.items())
             raise FormatError(f"{self._path} fails on {given}: {_one_line(error)}") from error
-        expected = (len(next(iter(feeds.values()))), *self._shape[1:])
-        if output.shape != expected:
-            raise FormatError(f"{self._path} gives {self._output} of {output.shape}, expected {expected}")
-        return output
+        count = len(next(iter(feeds.values())))
+        for name, result in zip(outputs, results, strict=True):
+            expected = (count, *self._outputs[name][1:])
+            if result.shape != expected:
+                raise FormatError(f"{self._path} gives {name} of {result.shape}, expected {expected}")
+        return results
 
 
 def _check_shape(path: Path, name: str, found: Sequence[int | str | None], expected: _Shape) -> None:
     sizes = [size if isinstance(size, int) else None for size in found]
-    fits = [size is None or size == wanted for size, wanted in zip(sizes, expected, strict=False)]
+    fits = [_fits(size, wanted) for size, wanted in zip(sizes, expected, strict=False)]
     if len(sizes) != len(expected) or not all(fits):
-        shapes = [
-            f"({', '.join('any' if size is None else str(size) for size in shape)})" for shape in (found, expected)
-        ]
+        shapes = [f"({', '.join(map(_word, shape))})" for shape in (found, expected)]
         raise FormatError(f"{path}: {name} has shape {shapes[0]}, expected {shapes[1]}")
+
+
+def _fits(found: int | None, wanted: int | None) -> bool:
+    return found is not None if wanted == FIXED else found is None or found == wanted
+
+
+def _word(size: int | str | None) -> str:
+    return "any" if size is None else "a number" if size == FIXED else str(size)
 
 
 def _open_session(path: Path, threads: int | None) -> Any:

@@ -10,6 +10,7 @@ import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from typing import Literal
 
 import numpy as np
 from PIL import Image
@@ -21,11 +22,12 @@ from pocketlens.encoder import TextEncoder
 from pocketlens.errors import BadImage, MissingPart
 from pocketlens.gallery import Gallery
 from pocketlens.index import MAX_K
-from pocketlens.model import Model, ModelManifest
+from pocketlens.model import Model
 from pocketlens.network import InversionNetwork
 from pocketlens.picture import Picture, read_picture
 from pocketlens.text import readable
 
+SEEN = 8  # pictures whose features are remembered; a quarter of a megabyte each at 1,280 channels of 7 by 7
 CACHED = 256  # vectors; half a megabyte at 512 dimensions, and with the longest texts that they are known by 5 MB
 
 
@@ -36,20 +38,29 @@ class Ingredients:
         gallery: the opened gallery.
         model: the model folder of the text tower, or None without one.
         text_encoder: returns the opened text encoder; raises MissingPart without one.
+        image: the model folder of the image tower, or None without one.
         threads: threads inside one run of a network; by default the usable cores, at most 4.
     """
 
     def __init__(
-        self, gallery: Gallery, model: Model | None, text_encoder: Callable[[], TextEncoder], *, threads: int | None
+        self,
+        gallery: Gallery,
+        model: Model | None,
+        text_encoder: Callable[[], TextEncoder],
+        *,
+        image: Model | None,
+        threads: int | None,
     ) -> None:
         self._gallery = gallery
         self._model = model
+        self._image = image
         self._text_encoder = text_encoder
         self._threads = threads
         self._lock = threading.Lock()
         self._networks: dict[str, InversionNetwork] = {}
         self._concepts: Concepts | None = None
         self._cache = _Cache(CACHED)
+        self._seen = _Cache(SEEN)
 
     @property
     def mean(self) -> Float32s:
@@ -104,12 +115,18 @@ class Ingredients:
             MissingPart: the model has no network of this recipe.
             FormatError: the network is not what the manifest says (CorruptFile: it differs from its record).
         """
-        with self._lock:
-            if recipe not in self._networks:
-                self._networks[recipe] = InversionNetwork(self._opened_model(), recipe, threads=self._threads)
-            network = self._networks[recipe]
-        pseudo_tokens: Float32s = network.invert(vector[np.newaxis].astype(np.float32))[0]
+        pseudo_tokens: Float32s = self._network(recipe, "embedding").invert(vector[np.newaxis].astype(np.float32))[0]
         return pseudo_tokens
+
+    def invert_features(self, recipe: str, features: Float32s) -> Float32s:
+        """Return pseudo-tokens, float32 (n, p, token_dim), of features, float32 (n, channels, height, width).
+
+        Raises:
+            MissingPart: the model has no network of this recipe, or the image tower gives no features.
+            EncoderMismatch: the network was trained on the features of another image tower.
+            FormatError: the network is not what the manifest says (CorruptFile: it differs from its record).
+        """
+        return self._network(recipe, "features").invert(features)
 
     def nearest(self, vector: Float32s, count: int) -> Float32s:
         """Return the gallery's vectors nearest to a vector, float32 (at most count, dim), best first."""
@@ -124,18 +141,38 @@ class Ingredients:
         Raises:
             BadImage: the file cannot be read, is no regular one or is too large; or `encode` cannot decode the picture.
         """
-        if isinstance(picture, Image.Image):
-            return encode(picture)
-        content = picture if isinstance(picture, bytes) else read_picture(picture)
-        key = ("picture", hashlib.sha256(content).digest())
-        try:
-            rows = self._cache.rows([key], lambda _: encode(content)[np.newaxis])
-        except BadImage as error:
-            raise error if isinstance(picture, bytes) else BadImage(str(picture), error.reason) from error
-        return np.asarray(rows[0])
+        return _remembered(self._cache, picture, encode)
+
+    def see_picture(
+        self, picture: Picture, see: Callable[[Picture], tuple[Float32s, Float32s]]
+    ) -> tuple[Float32s, Float32s]:
+        """Return a picture's unit vector, float32 (dim,), and its features, float32 (channels, height, width).
+
+        They are the remembered ones of its bytes, or what `see` gives; see `encode_picture` for the errors.
+        """
+
+        def joined(picture: Picture) -> Float32s:
+            vector, features = see(picture)
+            return np.concatenate([vector, features.ravel()])
+
+        row, dim = _remembered(self._seen, picture, joined), len(self._gallery.mean)
+        assert self._image is not None and self._image.manifest.image is not None  # `see` needed it
+        spec = self._image.manifest.image.features
+        assert spec is not None
+        return row[:dim], row[dim:].reshape(spec.channels, spec.height, spec.width)
 
     def _encode(self, texts: list[str]) -> Float32s:
         return self._text_encoder().encode(texts)
+
+    def _network(self, recipe: str, input: Literal["embedding", "features"]) -> InversionNetwork:
+        with self._lock:
+            if recipe not in self._networks:
+                model, image = self._opened_model(), self._image
+                self._networks[recipe] = InversionNetwork(model, recipe, image=image, threads=self._threads)
+            network = self._networks[recipe]
+        if network.spec.input != input:
+            raise MissingPart(f"inversion network {recipe!r} takes {network.spec.input}, and one of {input} is needed")
+        return network
 
     def _opened_model(self) -> Model:
         if self._model is None:
@@ -159,29 +196,16 @@ def open_concepts(model: Model) -> Concepts:
     return read_concepts(model.file(spec.file), model.manifest.space.dim)
 
 
-def has_need(manifest: ModelManifest | None, need: str) -> bool:
-    """Return whether a text tower's folder has what a method needs: "concepts" or "inversion/<recipe>"."""
-    if manifest is None or not manifest.can_read:
-        return False
-    if need == "concepts":
-        return manifest.concepts is not None
-    return need.removeprefix("inversion/") in manifest.inversion
-
-
-def measured_figures(manifest: ModelManifest | None) -> dict[str, float]:
-    """Return the mAP@10 of each method by name, as model.json's `composed_<method>_map_at_10` says.
-
-    Where the folder was quantized and not measured again, the figure of the float32 folder stands.
-    """
-    if manifest is None:
-        return {}
-    start, end = "composed_", "_map_at_10"
-    found: dict[str, float] = {}
-    for prefix in (f"float_{start}", start):
-        for name, value in manifest.quality.items():
-            if name.startswith(prefix) and name.endswith(end):
-                found[name.removeprefix(prefix).removesuffix(end).replace("_", "-")] = value
-    return found
+def _remembered(cache: _Cache, picture: Picture, encode: Callable[[Picture], Float32s]) -> Float32s:
+    if isinstance(picture, Image.Image):
+        return encode(picture)
+    content = picture if isinstance(picture, bytes) else read_picture(picture)
+    key = ("picture", hashlib.sha256(content).digest())
+    try:
+        rows = cache.rows([key], lambda _: encode(content)[np.newaxis])
+    except BadImage as error:
+        raise error if isinstance(picture, bytes) else BadImage(str(picture), error.reason) from error
+    return np.asarray(rows[0])
 
 
 class _Cache:

@@ -37,8 +37,8 @@ def describe(path: Path) -> dict[str, Any]:
     return {**described, **{part: describe(path / part) for part in parts}}
 
 
-def text_manifest(path: Path) -> model.ModelManifest | None:
-    """Return what a bundle's text tower, or a model folder, says of itself; None for a bundle without a text tower.
+def tower_manifest(path: Path, tower: bundle.Tower) -> model.ModelManifest | None:
+    """Return what a bundle's tower, or a model folder, says of itself; None for a bundle without that tower.
 
     Raises:
         FormatError: the folder is neither, or its manifest is wrong (CorruptFile: it differs from its record).
@@ -49,9 +49,8 @@ def text_manifest(path: Path) -> model.ModelManifest | None:
     if kind == "model":
         return model.Model.open(path).manifest
     manifest = bundle.read_bundle(path)
-    if manifest.text is None:
-        return None
-    return model.Model.open(path / "text", manifest_sha256=manifest.text).manifest
+    sha256 = manifest.text if tower == "text" else manifest.image
+    return None if sha256 is None else model.Model.open(path / tower, manifest_sha256=sha256).manifest
 
 
 def missing_towers(path: Path) -> dict[str, str]:
@@ -60,9 +59,9 @@ def missing_towers(path: Path) -> dict[str, str]:
     A model folder lacks nothing: a bundle may take its other tower from another.
 
     Raises:
-        FormatError: as `text_manifest`.
+        FormatError: as `tower_manifest`.
     """
-    text = text_manifest(path)
+    text = tower_manifest(path, "text")
     if kind_of(path) == "model":
         return {}
     manifest = bundle.read_bundle(path)
@@ -144,13 +143,16 @@ def _verify_model(opened: model.Model) -> list[str]:
 
 
 def _try_inversion(opened: model.Model, recipe: str) -> str:
-    """Run a network on one vector: there are no reference values, for training does not leave any."""
+    """Run a network on one picture's worth of noise: there are no reference values, for training does not leave any."""
     network = InversionNetwork(opened, recipe)
-    vector = to_units(np.random.default_rng(0).standard_normal((1, opened.manifest.space.dim)).astype(np.float32))
-    found = network.invert(vector)
+    given = np.random.default_rng(0).standard_normal((1, *network.input_shape)).astype(np.float32)
+    embedded = network.spec.input == "embedding"
+    found = network.invert(to_units(given) if embedded else given)
     if not np.isfinite(found).all():
-        raise FormatError(f"{opened.path / network.spec.file} gives NaN or infinity for a unit vector")
-    return f"{opened.path}: inversion network {recipe} gives {network.spec.tokens} pseudo-token(s)"
+        of = "a unit vector" if embedded else "random features"
+        raise FormatError(f"{opened.path / network.spec.file} gives NaN or infinity for {of}")
+    learnt = "" if embedded else f" from features of {network.spec.features_id}"
+    return f"{opened.path}: inversion network {recipe} gives {network.spec.tokens} pseudo-token(s){learnt}"
 
 
 def _check_concepts(opened: model.Model, spec: model.Vocabulary) -> str:

@@ -26,7 +26,7 @@ from pocketlens.ingredients import Ingredients
 from pocketlens.items import Item
 from pocketlens.model import Model
 from pocketlens.parts import GivenPart, Part, read_parts, shorthand
-from pocketlens.picture import Picture
+from pocketlens.picture import Picture, load_pixels
 from pocketlens.plan import plan_query, reason_for_one
 
 
@@ -78,6 +78,7 @@ class Lens:
                 needs a part that the query lacks, k is out of range, or the lens is closed.
             BadImage: a picture cannot be decoded.
             MissingPart: the bundle lacks a tower that the query needs, its tokenizer, or what the method needs.
+            EncoderMismatch: the method's network was trained on the features of another image tower.
         """
         self._check_open()
         if parts is not None and not (text is image is negative is None):
@@ -160,8 +161,8 @@ class Lens:
         self.close()
 
     def _search_composed(self, parts: list[Part], name: str, parameters: Mapping[str, Value] | None, k: int) -> Hits:
-        manifest = None if (model := self._models["text"]) is None else model.manifest
-        plan = plan_query(parts, name, parameters, manifest)
+        text, image = (None if model is None else model.manifest for model in self._models.values())
+        plan = plan_query(parts, name, parameters, text, image)
         check_k(k)
         kit = self._ingredients()
 
@@ -170,7 +171,10 @@ class Lens:
                 return np.asarray(kit.encode_texts([part.value])[0])
             return kit.encode_picture(part.value, self._encode_picture)
 
-        composed = plan.compose(kit, encode)
+        def see(part: Part) -> tuple[Float32s, Float32s]:
+            return kit.see_picture(part.value, self._see_picture)
+
+        composed = plan.compose(kit, encode, see)
         if composed.fuse is None:
             hits = self.search_vector(composed.vectors[0], k=k)
         else:
@@ -185,6 +189,11 @@ class Lens:
 
     def _encode_picture(self, picture: Picture) -> Float32s:
         return np.asarray(self.image_encoder().encode([picture])[0])
+
+    def _see_picture(self, picture: Picture) -> tuple[Float32s, Float32s]:
+        encoder = self.image_encoder()
+        vectors, features = encoder.encode_features(load_pixels(picture, encoder.spec)[np.newaxis])
+        return vectors[0], features[0]
 
     def _hits(self, found: Fused, k: int) -> list[Hit]:
         hits = []
@@ -205,7 +214,8 @@ class Lens:
         with self._lock:
             self._check_open()
             if self._kit is None:
-                self._kit = Ingredients(self.gallery, self._models["text"], self.text_encoder, threads=self._threads)
+                text, image = self._models["text"], self._models["image"]
+                self._kit = Ingredients(self.gallery, text, self.text_encoder, image=image, threads=self._threads)
             return self._kit
 
     def _check_open(self) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from pocketlens.compose import (
     METHODS,
     REMAKE,
     Composed,
+    FeatureMap,
     Kit,
     Method,
     Negative,
@@ -21,18 +23,18 @@ from pocketlens.compose import (
     choose,
     compose,
     find_method,
-    missing,
 )
 from pocketlens.compose.method import Value
 from pocketlens.compose.negative import PARAMETERS as NEGATIVE
 from pocketlens.compose.weights import LEAST_NORM
-from pocketlens.errors import BadQuery, MissingPart
-from pocketlens.ingredients import has_need, measured_figures
+from pocketlens.errors import BadQuery, EncoderMismatch, MissingPart
 from pocketlens.model import ModelManifest
+from pocketlens.needs import gives_others, has_need, lacking, measured_figures
 from pocketlens.parts import Part
 
 AUTO = "auto"
 ASKED = "asked for"
+See: TypeAlias = Callable[[Part], tuple[Float32s, Float32s]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +53,13 @@ class Plan:
     values: dict[str, Value]
     why: str
 
-    def compose(self, kit: Kit, encode: Callable[[Part], Float32s]) -> Composed:
+    def compose(self, kit: Kit, encode: Callable[[Part], Float32s], see: See) -> Composed:
         """Return the composed query.
 
         Args:
             kit: what the method may ask for.
             encode: returns a part's unit vector, float32 (dim,).
+            see: returns a picture's unit vector and its features, float32 (channels, height, width).
 
         Raises:
             BadQuery: parts cancel out, or the method needs a part that the query lacks.
@@ -65,7 +68,14 @@ class Plan:
         """
         wanted = [part for part in self.parts if part.kind == "image" and part.weight > 0]
         pictures = wanted if "image" in self.method.needs else []  # the method text ignores them: a tower may be absent
-        query = _query(self.parts, _merged([encode(part) for part in pictures], pictures))
+        features: tuple[FeatureMap, ...] = ()
+        if "features" in self.method.needs:
+            seen = [see(part) for part in pictures]
+            vectors = [vector for vector, _ in seen]
+            features = tuple(FeatureMap(each, part.weight) for (_, each), part in zip(seen, pictures, strict=True))
+        else:
+            vectors = [encode(part) for part in pictures]
+        query = replace(_query(self.parts, _merged(vectors, pictures)), features=features)
         unwanted = [part for part in self.parts if part.weight < 0]
         negative = None
         if unwanted:
@@ -75,7 +85,11 @@ class Plan:
 
 
 def plan_query(
-    parts: Sequence[Part], name: str, parameters: Mapping[str, Value] | None, manifest: ModelManifest | None
+    parts: Sequence[Part],
+    name: str,
+    parameters: Mapping[str, Value] | None,
+    text: ModelManifest | None,
+    image: ModelManifest | None,
 ) -> Plan:
     """Return how to compose a query, before anything is encoded.
 
@@ -83,31 +97,30 @@ def plan_query(
         parts: of the query, at least one of them wanted.
         name: of the method, or "auto".
         parameters: values of the method's parameters.
-        manifest: of the text tower, which names the bundle's networks, vocabulary and measured figures.
+        text: manifest of the text tower, which names the bundle's networks, vocabulary and measured figures.
+        image: manifest of the image tower, which says whose features it gives.
 
     Raises:
         BadQuery: the method or a parameter is unknown, a value is out of range, the method needs a part that the query
             lacks, or a parameter is about what is unwanted and nothing is.
         MissingPart: the bundle lacks what the method needs; everything that is missing is listed.
+        EncoderMismatch: the method's network was trained on the features of another image tower.
     """
-
-    def has(need: str) -> bool:
-        return has_need(manifest, need)
-
     if parameters is not None and not isinstance(parameters, Mapping):
         raise BadQuery(f"parameters is of type {type(parameters).__name__}, expected values by name")
-    image = np.zeros(0, dtype=np.float32) if any(part.kind == "image" and part.weight > 0 for part in parts) else None
-    query = _query(parts, image)  # to choose by; the pictures are encoded later
+    seen = np.zeros(0, dtype=np.float32) if any(part.kind == "image" and part.weight > 0 for part in parts) else None
+    query = _query(parts, seen)  # to choose by; the pictures are encoded later
     if name == AUTO:
-        figures = measured_figures(manifest)
-        method = choose(query, has, figures)
+        figures = measured_figures(text)
+        method = choose(query, lambda need: has_need(text, image, need), figures)
         why = _reason(query, method, figures)
         _check_names(method, parameters or {})
     else:
         method, why = find_method(name), ASKED
         _check_parts(method, query)
-        if lacks := missing(method, has):
-            raise MissingPart(
+        if lacks := lacking(method, text, image):
+            error = EncoderMismatch if gives_others(method, text, image) else MissingPart
+            raise error(
                 f"method {method.name} cannot be used with this bundle, which lacks {'; '.join(lacks)} (fit writes a "
                 f"model folder NEW; {REMAKE} makes a bundle B2 of it and this one, B)"
             )

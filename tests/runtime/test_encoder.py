@@ -13,8 +13,8 @@ from PIL import Image
 from pocketlens.encoder import ImageEncoder, TextEncoder, TextGraph
 from pocketlens.errors import BadImage, BadQuery, CorruptFile, FormatError, MissingPart
 from pocketlens.graph import default_threads
-from pocketlens.model import Model
-from tests.colours import SIDE, TOKENS, expected_picture, expected_text
+from pocketlens.model import Features, Model
+from tests.colours import SIDE, TOKENS, expected_features, expected_picture, expected_text
 from tests.folders import reshape, rewrite
 
 TEXTS = ["red", "a green", "", "blue white red", "a a a a", "mauve", "white"]
@@ -186,9 +186,69 @@ def test_an_embedding_of_another_width_than_the_space_is_a_format_error(own: Pat
     with pytest.raises(FormatError, match=r"image\.onnx: embedding has shape \(n, 4\), expected \(any, 5\)"):
         ImageEncoder(wider)
     encoder = ImageEncoder(rewrite(own, manifest))
-    encoder._graph._shape = (None, 5)  # as if the graph had declared no width
+    encoder._graph._outputs = {"embedding": (None, 5)}  # as if the graph had declared no width
     with pytest.raises(FormatError, match=r"image\.onnx gives embedding of \(1, 4\), expected \(1, 5\)"):
         encoder.encode_pixels(np.zeros((1, SIDE, SIDE, 3), dtype=np.uint8))
+
+
+def test_features_come_with_the_embeddings_of_the_same_run(colours: Path, rng: np.random.Generator) -> None:
+    pixels = rng.integers(0, 256, (3, SIDE, SIDE, 3), dtype=np.uint8)
+    encoder = ImageEncoder(Model.open(colours))
+    embeddings, features = encoder.encode_features(pixels)
+    np.testing.assert_array_equal(embeddings, encoder.encode_pixels(pixels))
+    assert features.dtype == np.float32
+    np.testing.assert_allclose(features, expected_features(pixels), atol=1e-6)
+
+
+def test_whoever_wants_the_embedding_is_given_nothing_else(colours: Path) -> None:
+    encoder = ImageEncoder(Model.open(colours))
+    asked: list[list[str]] = []
+    session = encoder._graph.session
+
+    class Noting:
+        def run(self, outputs: list[str], feeds: dict[str, np.ndarray]) -> Any:
+            asked.append(outputs)
+            return session.run(outputs, feeds)
+
+    encoder._graph.session = Noting()
+    pixels = np.zeros((1, SIDE, SIDE, 3), dtype=np.uint8)
+    encoder.encode_pixels(pixels)
+    encoder.encode_features(pixels)
+    assert asked == [["embedding"], ["embedding", "features"]]
+
+
+def test_a_tower_without_features_says_so(own: Path) -> None:
+    manifest = Model.open(own).manifest
+    assert manifest.image is not None
+    without = rewrite(own, replace(manifest, image=replace(manifest.image, features=None)))
+    pixels = np.zeros((1, SIDE, SIDE, 3), dtype=np.uint8)
+    assert ImageEncoder(without).encode_pixels(pixels).shape == (1, 4)  # an output that nobody speaks of does no harm
+    with pytest.raises(MissingPart, match=r"own: model colours gives no features .* with pocketlens export"):
+        ImageEncoder(without).encode_features(pixels)
+
+
+@pytest.mark.parametrize(
+    ("features", "message"),
+    [
+        (Features("x@0", 4, 2, 2), r"features has shape \(n, 3, 2, 2\), expected \(any, 4, 2, 2\)"),
+        (Features("x@0", 3, 1, 4), r"features has shape \(n, 3, 2, 2\), expected \(any, 3, 1, 4\)"),
+    ],
+)
+def test_features_of_other_shapes_are_a_format_error(own: Path, features: Features, message: str) -> None:
+    manifest = Model.open(own).manifest
+    assert manifest.image is not None
+    with pytest.raises(FormatError, match=rf"image\.onnx: {message}"):
+        ImageEncoder(rewrite(own, replace(manifest, image=replace(manifest.image, features=features))))
+
+
+def test_features_that_are_not_there_are_a_format_error(own: Path) -> None:
+    graph = onnx.load(str(own / "image.onnx"))
+    del graph.graph.output[1]
+    onnx.save(graph, str(own / "image.onnx"))
+    with pytest.raises(
+        FormatError, match=r"maps .* to \['embedding'\], expected .* an output 'embedding' and 'features'"
+    ):
+        ImageEncoder(rewrite(own, Model.open(own).manifest))
 
 
 def test_a_text_graph_alone_needs_no_tokenizer(own: Path) -> None:

@@ -16,8 +16,9 @@ from pocketlens.compose import METHODS, Kit, missing
 from pocketlens.encoder import ImageEncoder, TextEncoder
 from pocketlens.errors import BadImage, CorruptFile, MissingPart
 from pocketlens.gallery import Gallery
-from pocketlens.ingredients import CACHED, Ingredients, has_need, measured_figures
+from pocketlens.ingredients import CACHED, Ingredients
 from pocketlens.model import Model
+from pocketlens.needs import has_need, measured_figures
 from pocketlens.picture import MAX_BYTES, Picture
 from tests.folders import add_concepts, add_inversion, flip
 
@@ -54,7 +55,7 @@ def encoder(model: Model) -> CountingEncoder:
 
 @pytest.fixture
 def kit(gallery: Gallery, model: Model, encoder: CountingEncoder) -> Ingredients:
-    return Ingredients(gallery, model, lambda: encoder, threads=1)
+    return Ingredients(gallery, model, lambda: encoder, image=None, threads=1)
 
 
 def test_it_is_a_kit_of_this_bundle(kit: Ingredients, gallery: Gallery) -> None:
@@ -179,12 +180,12 @@ def test_inverting_equals_the_network(kit: Ingredients, model: Model) -> None:
 
 
 def test_what_is_not_there_says_how_to_make_it(gallery: Gallery, bundle: Path, encoder: CountingEncoder) -> None:
-    plain = Ingredients(gallery, Model.open(bundle / "text"), lambda: encoder, threads=1)
+    plain = Ingredients(gallery, Model.open(bundle / "text"), lambda: encoder, image=None, threads=1)
     with pytest.raises(
         MissingPart, match=r"no vocabulary \(concepts\.npz\); make one with pocketlens fit concepts, then .* pack"
     ):
         _ = plain.concepts
-    without = Ingredients(gallery, None, lambda: encoder, threads=1)
+    without = Ingredients(gallery, None, lambda: encoder, image=None, threads=1)
     with pytest.raises(MissingPart, match="no text tower, so it has neither names nor inversion networks"):
         _ = without.concepts
     with pytest.raises(MissingPart, match="no text tower"):
@@ -208,14 +209,13 @@ def test_many_threads_get_the_vectors_of_one(kit: Ingredients) -> None:
 def test_needs_are_those_of_the_manifest(model: Model, bundle: Path) -> None:
     manifest = model.manifest
     assert manifest.text is not None
-    assert [has_need(manifest, need) for need in ("concepts", "inversion/lincir", "inversion/searle", "other")] == [
-        True, True, False, False,
-    ]  # fmt: skip
+    needs = ("concepts", "inversion/lincir", "inversion/searle", "other")
+    assert [has_need(manifest, None, need) for need in needs] == [True, True, False, False]
     unread = replace(manifest, text=replace(manifest.text, tokenizer=None))
     for nothing in (None, unread, Model.open(bundle / "text").manifest):
-        assert not has_need(nothing, "concepts") and not has_need(nothing, "inversion/lincir")
-    lacking = [name for name, method in METHODS.items() if missing(method, lambda need: has_need(manifest, need))]
-    assert lacking == ["pic2word", "searle", "pdv-pic2word", "pdv-searle"]
+        assert not has_need(nothing, None, "concepts") and not has_need(nothing, None, "inversion/lincir")
+    lacking = [name for name, method in METHODS.items() if missing(method, lambda need: has_need(manifest, None, need))]
+    assert lacking == ["pic2word", "searle", "isa", "pdv-pic2word", "pdv-searle", "pdv-isa"]
 
 
 def test_figures_are_read_by_method_and_a_new_one_replaces_that_of_float32(model: Model) -> None:

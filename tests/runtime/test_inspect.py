@@ -13,7 +13,7 @@ import onnx
 import pytest
 
 from pocketlens.errors import CorruptFile, FormatError
-from pocketlens.inspect import describe, text_manifest, verify
+from pocketlens.inspect import describe, tower_manifest, verify
 from tests.folders import add_concepts, add_inversion, edit_json, flip, sign
 
 
@@ -130,7 +130,7 @@ def test_networks_and_names_are_verified_and_described(composing: Path) -> None:
     described = describe(composing)
     assert described["inversion"]["lincir"]["tokens"] == 2
     assert described["concepts"] == {"file": "concepts.npz", "count": 3, "source": "by hand"}
-    manifest = text_manifest(composing)
+    manifest = tower_manifest(composing, "text")
     assert manifest is not None and list(manifest.inversion) == ["lincir"]
 
 

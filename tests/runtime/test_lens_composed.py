@@ -27,6 +27,8 @@ LENS_BASE = Path(__file__).parents[2] / "models" / "lens-base" / "model"
 NAMES = ["a red square", "a green square", "a blue square", "a white square", "a cat", "a car", "night", "a toy"]
 ODD = ["\ud800", "\0", "a\0b\udfffc", "x " * 50_000, "é" * 100_000, "$", "$ $ {text}", "{", "&lt;", "👩\u200d👧"]
 
+EVERY = pytest.mark.parametrize("name", [name for name, method in METHODS.items() if "features" not in method.needs])
+
 
 @pytest.fixture(scope="module")
 def composing(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> Path:
@@ -56,7 +58,7 @@ def vectors_of(lens: pocketlens.Lens) -> np.ndarray:
     return lens.gallery.index.vectors().astype(np.float64)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@EVERY
 @pytest.mark.parametrize("negative", [None, "people"])
 def test_every_method_answers(lens: pocketlens.Lens, pictures: Path, name: str, negative: str | None) -> None:
     found = lens.search(text="at night", image=pictures / "red.png", negative=negative, method=name, k=3)
@@ -136,7 +138,7 @@ def test_weights_move_the_answer(lens: pocketlens.Lens, pictures: Path) -> None:
     assert (texts.method, texts.why) == ("text", "only texts are wanted")
 
 
-@pytest.mark.parametrize("name", METHODS)
+@EVERY
 def test_the_least_and_the_most_weight_have_an_answer(lens: pocketlens.Lens, pictures: Path, name: str) -> None:
     for image, text in ((MIN_WEIGHT, MAX_WEIGHT), (MAX_WEIGHT, MIN_WEIGHT)):
         parts = [("image", pictures / "red.png", image), ("text", "at night", text), ("text", "people", -text)]
@@ -194,8 +196,7 @@ def test_a_slider_costs_no_encoder_pass(composing: Path, pictures: Path, monkeyp
         first = lens.search(**query)  # type: ignore[arg-type]
         lens._text_encoder = lens._image_encoder = None
         lens._models = {"text": None, "image": None}  # an encoder could not be opened any more
-        monkeypatch.setattr("pocketlens.ingredients.has_need", lambda manifest, need: True)
-        monkeypatch.setattr("pocketlens.plan.has_need", lambda manifest, need: True)
+        monkeypatch.setattr("pocketlens.needs.has_need", lambda text, image, need: True)
         assert lens.search(**query) == first  # type: ignore[arg-type]
         other = lens.search(**query, parameters={"image_strength": 0.1})  # type: ignore[arg-type]
         assert other.parameters["image_strength"] == 0.1
@@ -263,10 +264,10 @@ def test_a_negative_that_cancels_the_query_is_a_bad_query(bundle: Path) -> None:
 
 
 def test_pictures_that_cancel_out_are_a_bad_query(lens: pocketlens.Lens) -> None:
-    plan = plan_query([Part("image", b"a"), Part("image", b"b", 2.0)], "auto", None, None)
+    plan = plan_query([Part("image", b"a"), Part("image", b"b", 2.0)], "auto", None, None, None)
     vectors = {b"a": np.array([1, 0], dtype=np.float32), b"b": np.array([-0.5, 0], dtype=np.float32)}
     with pytest.raises(pocketlens.BadQuery, match="the pictures cancel out"):
-        plan.compose(None, lambda part: vectors[part.value])  # type: ignore[arg-type,index]
+        plan.compose(None, lambda part: vectors[part.value], None)  # type: ignore[arg-type,index]
 
 
 def test_a_picture_that_cannot_be_read_is_named(lens: pocketlens.Lens, pictures: Path) -> None:

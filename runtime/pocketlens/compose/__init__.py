@@ -5,7 +5,7 @@ docs/composition.md for the formulas side by side.
 """
 
 from pocketlens.compose.choice import REMAKE, choose, missing
-from pocketlens.compose.method import Composed, Kit, Method, Parameter, Query, Scores, Text
+from pocketlens.compose.method import Composed, FeatureMap, Kit, Method, Parameter, Query, Scores, Text
 from pocketlens.compose.negative import Negative
 from pocketlens.compose.registry import METHODS, compose, find_method
 from pocketlens.compose.values import check_values
@@ -14,6 +14,7 @@ __all__ = [
     "METHODS",
     "REMAKE",
     "Composed",
+    "FeatureMap",
     "Kit",
     "Method",
     "Negative",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 
+from pocketlens.compose.inversion import OF_FEATURES, fit_command
 from pocketlens.compose.method import Method, Query
 from pocketlens.compose.registry import METHODS, check_wanted
 
@@ -18,6 +19,10 @@ cosines between texts and pictures lie.
 
 REMAKE = "pocketlens pack --gallery B/gallery --text NEW --image NEW --out B2"
 """From a bundle B and a model folder NEW, which `pocketlens fit` writes, to a bundle that has what was fitted."""
+
+
+QUERY = ("image", "features", "text")
+"""The needs of a method that are parts of the query."""
 
 
 def choose(query: Query, has: Callable[[str], bool], measured: Mapping[str, float]) -> Method:
@@ -47,7 +52,7 @@ def missing(method: Method, has: Callable[[str], bool]) -> list[str]:
 
     `REMAKE` is the second of them in full.
     """
-    return [_words(need) for need in method.needs if need not in ("image", "text") and not has(need)]
+    return [_words(need) for need in method.needs if need not in QUERY and not has(need)]
 
 
 def _uses_both(method: Method) -> bool:
@@ -58,4 +63,5 @@ def _words(need: str) -> str:
     if need == "concepts":
         return "a vocabulary (concepts.npz): pocketlens fit concepts, then pocketlens pack"
     recipe = need.removeprefix("inversion/")
-    return f"an inversion network {need}.onnx: pocketlens fit inversion --recipe {recipe}, then pocketlens pack"
+    network = f"{need}.onnx" + (" of the image tower's features" if recipe in OF_FEATURES else "")
+    return f"an inversion network {network}: {fit_command(recipe)}, then pocketlens pack"

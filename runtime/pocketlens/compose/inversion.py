@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from pocketlens._types import Float32s
 from pocketlens.compose.method import Composed, Kit, Method, Parameter, Query, Values
 from pocketlens.compose.values import choice
 from pocketlens.compose.weights import add_beyond_equal, image_vector, merge
@@ -24,11 +25,23 @@ def fill(template: str, text: str) -> str:
     return template.format(text=text.replace("$", " "))
 
 
+def pseudo_tokens(recipe: str, query: Query, kit: Kit) -> Float32s:
+    """Return a recipe's pseudo-tokens of the query's pictures, float32 (p, token_dim).
+
+    Those of a network of features are the weighted mean over the pictures; the others are those of the merged vector.
+    """
+    if recipe not in OF_FEATURES:
+        return kit.invert(recipe, image_vector(query))
+    maps = query.features
+    tokens = kit.invert_features(recipe, np.stack([each.values for each in maps]))  # (pictures, p, token_dim)
+    return np.asarray(np.average(tokens, axis=0, weights=[each.weight for each in maps]), dtype=np.float32)
+
+
 def _inversion(recipe: str) -> Callable[[Query, Kit, Values], Composed]:
     def compose(query: Query, kit: Kit, values: Values) -> Composed:
         _, edited = TEMPLATES[choice(values, "template")]
         prompts = [fill(edited, text.text) for text in query.texts]
-        vectors = kit.encode_prompts(prompts, kit.invert(recipe, image_vector(query)))
+        vectors = kit.encode_prompts(prompts, pseudo_tokens(recipe, query, kit))
         vector = add_beyond_equal(merge(vectors, query.texts), query, kit)
         return Composed(vector[np.newaxis])
 
@@ -45,8 +58,29 @@ SOURCES = {
     "pic2word": "Saito et al., CVPR 2023, arXiv 2302.03084",
     "searle": "Baldrati et al., ICCV 2023, arXiv 2303.15247",
     "lincir": "Gu et al., CVPR 2024, arXiv 2312.01998",
+    "isa": "Image2Sentence, ICLR 2024, arXiv 2403.01431",
 }
 """The paper of each recipe."""
+
+OF_FEATURES = frozenset({"isa"})
+"""The recipes whose networks take a picture's features, and not its vector."""
+
+
+def inversion_needs(recipe: str) -> tuple[str, ...]:
+    """Return what a method over a recipe's network needs; see `Method.needs`."""
+    return ("image", *(["features"] if recipe in OF_FEATURES else []), "text", f"inversion/{recipe}")
+
+
+def fit_command(recipe: str) -> str:
+    """Return the command that makes a recipe's network."""
+    if recipe in OF_FEATURES:
+        return "pocketlens fit token-learner"
+    return f"pocketlens fit inversion --recipe {recipe}"
+
+
+def input_name(recipe: str) -> str:
+    """Return what a recipe's network takes, as formulas call it: the picture's vector v, or its features F."""
+    return "F" if recipe in OF_FEATURES else "v"
 
 
 def _method(recipe: str) -> Method:
@@ -54,9 +88,9 @@ def _method(recipe: str) -> Method:
     return Method(
         name=recipe,
         about=f"the picture as words by the network {recipe}, in a sentence with the text",
-        formula=f"T('{TEMPLATES[str(parameter.default)][1]}', $ = phi(v))·g",
+        formula=f"T('{TEMPLATES[str(parameter.default)][1]}', $ = phi({input_name(recipe)}))·g",
         source=SOURCES[recipe],
-        needs=("image", "text", f"inversion/{recipe}"),
+        needs=inversion_needs(recipe),
         text_passes=1,
         compose=_inversion(recipe),
         parameters={"template": parameter},

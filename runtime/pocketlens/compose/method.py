@@ -46,6 +46,14 @@ class Text:
 
 
 @dataclass(frozen=True, slots=True)
+class FeatureMap:
+    """What the image tower gives of one picture beside its vector: float32 (channels, height, width)."""
+
+    values: Float32s
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
 class Query:
     """The wanted parts of a query, the pictures already encoded and merged.
 
@@ -53,11 +61,13 @@ class Query:
         image: unit vector float32 (dim,) of the weighted pictures, or None without one.
         texts: what is asked for in words; may be empty.
         image_weight: sum of the pictures' weights, 0.0 without one.
+        features: of each picture; empty unless the method needs them.
     """
 
     image: Float32s | None
     texts: tuple[Text, ...]
     image_weight: float = 1.0
+    features: tuple[FeatureMap, ...] = ()
 
     @property
     def text_weight(self) -> float:
@@ -91,6 +101,13 @@ class Kit(Protocol):
 
     def invert(self, recipe: str, vector: Float32s) -> Float32s:
         """Return pseudo-tokens, float32 (p, token_dim), of a unit vector. Raises MissingPart without that network."""
+
+    def invert_features(self, recipe: str, features: Float32s) -> Float32s:
+        """Return pseudo-tokens, float32 (n, p, token_dim), of features, float32 (n, channels, height, width).
+
+        Raises MissingPart without that network, or where the image tower gives no features, and EncoderMismatch where
+        it gives others than the network was trained on.
+        """
 
     def nearest(self, vector: Float32s, count: int) -> Float32s:
         """Return the gallery's vectors nearest to a vector, float32 (at most count, dim), best first."""
@@ -143,7 +160,7 @@ class Method:
         about: what it does, in one line.
         formula: in the notation of docs/composition.md.
         source: the paper or code that it comes from.
-        needs: of "image" and "text" (parts of the query), "concepts", "inversion/<recipe>".
+        needs: of "image", "features" and "text" (parts of the query), "concepts", "inversion/<recipe>".
         text_passes: texts encoded for a query of one text.
         parameters: by name.
         compose: applies it; gets a value for every parameter, already checked.

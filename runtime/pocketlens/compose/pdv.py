@@ -13,7 +13,15 @@ import numpy as np
 
 from pocketlens._types import Float32s
 from pocketlens.compose import freedom
-from pocketlens.compose.inversion import SOURCES, TEMPLATES, fill, template_parameter
+from pocketlens.compose.inversion import (
+    SOURCES,
+    TEMPLATES,
+    fill,
+    input_name,
+    inversion_needs,
+    pseudo_tokens,
+    template_parameter,
+)
 from pocketlens.compose.method import Composed, Kit, Method, Parameter, Query, Values
 from pocketlens.compose.values import choice, number
 from pocketlens.compose.weights import image_vector, merge, text_ratio, unit
@@ -25,7 +33,7 @@ def _over_inversion(recipe: str) -> Callable[[Query, Kit, Values], Composed]:
     def compose(query: Query, kit: Kit, values: Values) -> Composed:
         plain, edited = TEMPLATES[choice(values, "template")]
         prompts = [plain, *(fill(edited, text.text) for text in query.texts)]
-        encoded = kit.encode_prompts(prompts, kit.invert(recipe, image_vector(query)))
+        encoded = kit.encode_prompts(prompts, pseudo_tokens(recipe, query, kit))
         return Composed(_directed(query, encoded, values)[np.newaxis])
 
     return compose
@@ -70,9 +78,9 @@ def _method(recipe: str) -> Method:
     return Method(
         name=f"pdv-{recipe}",
         about=f"from the picture and from its sentence by {recipe}, walk where the text leads",
-        formula=f"{_FORMULA}t0 = T('{plain}'), tc = T('{edited}'), $ = phi(v)",
+        formula=f"{_FORMULA}t0 = T('{plain}'), tc = T('{edited}'), $ = phi({input_name(recipe)})",
         source=f"{_SOURCE}, over {recipe}: {SOURCES[recipe]}",
-        needs=("image", "text", f"inversion/{recipe}"),
+        needs=inversion_needs(recipe),
         text_passes=2,
         compose=_over_inversion(recipe),
         parameters={**PARAMETERS, "template": parameter},

@@ -71,6 +71,11 @@ def compose(
     for need, words in _PARTS.items():
         if need in method.needs and not (query.texts if need == "text" else query.image is not None):
             raise BadQuery(f"method {method.name} needs {words}, and the query has none")
+    if "features" in method.needs and not query.features:
+        raise BadQuery(
+            f"method {method.name} needs the features of a picture, and the query has its vector alone; ask with the "
+            "picture itself, as a file, bytes or a PIL image"
+        )
     checked = check_values(method, values)
     composed = method.compose(query, kit, checked)
     if negatives is not None:
@@ -87,6 +92,7 @@ def check_wanted(query: Query, *, unwanted: bool = False) -> None:
         found = "found only what is not wanted" if unwanted else "found neither"
         raise BadQuery(f"a query needs something wanted, a picture or a text; {found}")
     weights = [text.weight for text in query.texts] + ([] if query.image is None else [query.image_weight])
+    weights += [seen.weight for seen in query.features]
     for weight in weights:
         if not (math.isfinite(weight) and weight > 0):
             raise BadQuery(f"a wanted part has the weight {weight!r}, expected a positive number")

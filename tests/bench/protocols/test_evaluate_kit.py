@@ -51,6 +51,10 @@ class Asked:
         self.asked[recipe, vector.tobytes()] += 1
         return seeded(recipe, vector.tolist()).standard_normal((TOKENS, 3)).astype(np.float32)
 
+    def invert_features(self, recipe: str, features: Float32s) -> Float32s:
+        tokens = [seeded(recipe, each.tolist()).standard_normal((TOKENS, 3)) for each in features]
+        return np.array(tokens, dtype=np.float32).reshape(-1, TOKENS, 3)
+
     def nearest(self, vector: Float32s, count: int) -> Float32s:
         raise AssertionError("the rows at hand are searched")
 
@@ -84,11 +88,13 @@ def test_neighbours_are_exact_and_in_order(rng: np.random.Generator) -> None:
 def test_parts_are_known_by_asking_for_them(coloured: Folders) -> None:
     assert has_part(Asked(), "concepts")
     assert has_part(Asked(), "inversion/lincir")
+    assert has_part(Asked(), "inversion/isa")
     _, bundle = coloured("emojicir")
     with open_lens(bundle) as lens:
         kit = open_kit(bundle, lens)
         assert not has_part(kit, "concepts")
         assert not has_part(kit, "inversion/lincir")
+        assert not has_part(kit, "inversion/isa")
 
 
 class Full(Asked):

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from pocketlens.compose import METHODS, Composed, Negative, Query, Scores, Text, compose
+from pocketlens.compose import METHODS, Composed, FeatureMap, Negative, Query, Scores, Text, compose
 from pocketlens.concepts import Concepts
 from pocketlens.errors import MissingPart
 from tests.colours import unit
@@ -24,7 +24,7 @@ class ArrayKit:
         rows: np.ndarray,
         concepts: Concepts | None = None,
         known: Mapping[str, Sequence[float] | np.ndarray] | None = None,
-        recipes: Sequence[str] = ("pic2word", "searle", "lincir"),
+        recipes: Sequence[str] = ("pic2word", "searle", "lincir", "isa"),
     ) -> None:
         self.rows = np.asarray(rows, dtype=np.float32)
         self.known = dict(known or {})
@@ -66,6 +66,13 @@ class ArrayKit:
         self.touched.add(f"inversion/{recipe}")
         return np.stack([vector[:2], vector[1:3] * len(recipe)])
 
+    def invert_features(self, recipe: str, features: np.ndarray) -> np.ndarray:
+        if recipe not in self.recipes:
+            raise MissingPart(f"no network {recipe}")
+        self.touched.add(f"inversion/{recipe}")
+        means = features.mean(axis=(2, 3))  # (n, c)
+        return np.stack([means[:, :2], means[:, 1:3] * len(recipe)], axis=1)  # (n, 2, 2)
+
     def nearest(self, vector: np.ndarray, count: int) -> np.ndarray:
         return self.rows[np.argsort(-(self.rows @ vector), kind="stable")[:count]]
 
@@ -93,9 +100,12 @@ def random_kit(seed: int, *, rows: int = 40, names: int = 30) -> ArrayKit:
 
 
 def random_query(seed: int, *texts: Text, image_weight: float = 1.0) -> Query:
+    """Return a query of two pictures, the second three times as heavy as the first."""
     gap = np.random.default_rng(seed).standard_normal((2, DIM))  # the first numbers that random_kit draws
     image = unit(np.random.default_rng(seed + 1_000).standard_normal(DIM) + gap[1])
-    return Query(image, texts or (Text("at night"),), image_weight)
+    maps = np.random.default_rng(seed + 3_000).standard_normal((2, 3, 2, 2)).astype(np.float32)
+    features = (FeatureMap(maps[0], image_weight / 4), FeatureMap(maps[1], image_weight * 3 / 4))
+    return Query(image, texts or (Text("at night"),), image_weight, features)
 
 
 def random_negative(seed: int, count: int = 2) -> Negative:
@@ -134,4 +144,5 @@ def ranked(
 def reweighted(query: Query, factor: float) -> Query:
     """Return a query all of whose weights are multiplied by `factor`."""
     texts = tuple(replace(text, weight=text.weight * factor) for text in query.texts)
-    return replace(query, texts=texts, image_weight=query.image_weight * factor)
+    features = tuple(replace(each, weight=each.weight * factor) for each in query.features)
+    return replace(query, texts=texts, image_weight=query.image_weight * factor, features=features)

@@ -47,7 +47,7 @@ class Reference:
 
     def score(self, name: str) -> Vector:
         recipe = name.removeprefix("pdv-")
-        if recipe in ("pic2word", "searle", "lincir"):
+        if recipe in ("pic2word", "searle", "lincir", "isa"):
             vector = self.walked(*self.sentences(recipe)) if name != recipe else self.beyond(self.sentences(recipe)[1])
             return self.by_vectors([vector], lambda s, _: s[0])
         return np.asarray(getattr(self, name.replace("-", "_"))())
@@ -167,11 +167,17 @@ class Reference:
     def sentences(self, recipe: str) -> tuple[Vector, Vector]:
         ends = {"that": "a photo of $ that ", "comma": "a photo of $ , ", "with": "a photo of $ with ", "plain": "$ "}
         template = str(self.values["template"])
-        tokens = self.kit.invert(recipe, self.v.astype(np.float32))
+        tokens = self.kit.invert(recipe, self.v.astype(np.float32)) if recipe != "isa" else self.isa_tokens()
         plain = self.kit.encode_prompts(["$" if template == "plain" else "a photo of $"], tokens)[0]
         texts = [text.text.replace("$", " ") for text in self.query.texts]
         edited = [self.kit.encode_prompts([ends[template] + text], tokens)[0] for text in texts]
         return plain.astype(np.float64), texts_vector(np.array(edited), self.query.texts)
+
+    def isa_tokens(self) -> np.ndarray:
+        each = [self.kit.invert_features("isa", seen.values[np.newaxis])[0] for seen in self.query.features]
+        total = sum(seen.weight for seen in self.query.features)
+        weighted = [seen.weight / total * tokens for seen, tokens in zip(self.query.features, each, strict=True)]
+        return np.asarray(np.sum(weighted, axis=0))
 
     def pdv_names(self) -> Vector:
         plain = "a photo of " + ", ".join(name for name, _ in self.names())

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pocketlens.compose import METHODS, Negative, Query, Text, check_values, compose
+from pocketlens.compose.choice import QUERY
 from pocketlens.errors import BadQuery, MissingPart
 from tests.runtime.compose.kit import (
     ArrayKit,
@@ -192,8 +195,8 @@ def test_a_method_touches_what_it_says_it_needs(name: str) -> None:
     kit, method = random_kit(7), METHODS[name]
     values: dict[str, float | str] = {"negative_level": "score"}  # there nothing more is needed
     compose(random_query(7), random_negative(7), kit, method, values)
-    assert {"image", "text", *kit.touched} >= set(method.needs)
-    assert kit.touched == set(method.needs) - {"image", "text"}
+    assert {*QUERY, *kit.touched} >= set(method.needs)
+    assert kit.touched == set(method.needs) - set(QUERY)
     for part, query in {"image": Query(None, (Text("a"),), 0.0), "text": Query(random_query(7).image, ())}.items():
         if part in method.needs:
             words = {"image": "a picture", "text": "a text"}[part]
@@ -201,6 +204,9 @@ def test_a_method_touches_what_it_says_it_needs(name: str) -> None:
                 compose(query, None, kit, method)
         else:
             assert np.isfinite(ranked(name, query, kit)).all()
+    if "features" in method.needs:
+        with pytest.raises(BadQuery, match=f"method {name} needs the features of a picture, and the query has its ve"):
+            compose(replace(random_query(7), features=()), None, kit, method)
 
 
 @EVERY
@@ -213,7 +219,7 @@ def test_a_method_encodes_as_many_texts_as_it_says(name: str) -> None:
 @EVERY
 def test_a_bare_bundle_lacks_what_a_method_needs(name: str) -> None:
     bare = ArrayKit(random_kit(7).rows, recipes=())
-    if set(METHODS[name].needs) <= {"image", "text"}:
+    if set(METHODS[name].needs) <= set(QUERY):
         for level in ("vector", "score"):  # without a vocabulary negatives are subtracted as they are
             assert np.isfinite(ranked(name, random_query(7), bare, {"negative_level": level}, random_negative(7))).all()
     else:
@@ -238,7 +244,7 @@ def test_vectors_without_a_direction_never_leave(name: str, part: str, value: fl
     kit, query, bad = random_kit(2), random_query(2), np.full(6, value, dtype=np.float32)
     if part == "text":
         kit.known["at night"] = bad
-    query = Query(bad, query.texts) if part == "image" else query
+    query = replace(query, image=bad) if part == "image" else query
     with np.errstate(invalid="ignore"):
         if part == "negative" and not np.isfinite(value):
             with pytest.raises(BadQuery, match="a vector of a negative holds NaN or infinity"):
@@ -249,6 +255,8 @@ def test_vectors_without_a_direction_never_leave(name: str, part: str, value: fl
             assert np.isfinite(ranked(name, query, kit)).all() or part == "text"
         elif part == "text" and "inversion" in "".join(METHODS[name].needs):
             assert np.isfinite(ranked(name, query, kit)).all()  # it is the whole sentence that is encoded
+        elif part == "image" and name == "isa":
+            assert np.isfinite(ranked(name, query, kit)).all()  # of the picture it takes the features alone
         else:
             with pytest.raises(BadQuery, match=f"the {'picture' if part == 'image' else 'text'} has a zero|NaN or inf"):
                 compose(query, None, kit, METHODS[name])
@@ -257,7 +265,7 @@ def test_vectors_without_a_direction_never_leave(name: str, part: str, value: fl
 def test_every_method_is_described() -> None:
     assert list(METHODS) == [
         *("image", "text", "sum", "slerp", "product", "centred-product", "basic", "weicom", "weimocir", "freedom"),
-        *("pic2word", "searle", "lincir", "pdv-pic2word", "pdv-searle", "pdv-lincir", "pdv-names"),
+        *("pic2word", "searle", "lincir", "isa", "pdv-pic2word", "pdv-searle", "pdv-lincir", "pdv-isa", "pdv-names"),
     ]
     for name, method in METHODS.items():
         assert method.name == name and method.about and method.formula
