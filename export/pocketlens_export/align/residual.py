@@ -66,7 +66,9 @@ def alignment_loss(found: Tensor, target: Tensor) -> Tensor:
     return (1 - cosines).mean() + CROSS_WEIGHT * difference[others].square().mean()
 
 
-def fit_residual(train: Pairs, validation: Pairs, *, seed: int, progress: Progress) -> Fitted:
+def fit_residual(
+    train: Pairs, validation: Pairs, *, seed: int, progress: Progress, threads: int | None = None
+) -> Fitted:
     """Return the map with the highest mean cosine on the validation pairs, which are looked at every 100 steps.
 
     Step 0 is the ridge map. Training ends 500 steps after the best one, and after 6,000 in any case. The same seed and
@@ -77,10 +79,13 @@ def fit_residual(train: Pairs, validation: Pairs, *, seed: int, progress: Progre
         validation: other pairs.
         seed: of weights and order.
         progress: told of steps.
+        threads: of torch, from now on; None: as it is.
 
     Raises:
         Refused: the loss is no longer a number.
     """
+    if threads is not None:
+        torch.set_num_threads(threads)
     torch.manual_seed(seed)
     network = Residual(choose_ridge(train, validation).map)
     layers = [*network.inner.parameters(), *network.outer.parameters()]
