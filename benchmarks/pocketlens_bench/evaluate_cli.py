@@ -14,6 +14,7 @@ from pocketlens.cli import printable
 from pocketlens.errors import BadQuery
 from pocketlens.files import write_file
 from pocketlens.settings import number_or_text, read_settings
+from pocketlens_bench.asymmetric_cli import asymmetric
 from pocketlens_bench.progress import show_progress
 from pocketlens_bench.protocols import PROTOCOLS, read_task
 from pocketlens_bench.protocols.submission import SERVERS, write_submission
@@ -44,6 +45,7 @@ _HELP = "\n\n".join(
     [
         _ABOUT,
         "Example: pocketlens eval emojicir --bundle B --data emojicir --methods sum,product --set slerp.text_share=0.7",
+        "`pocketlens eval asymmetric` measures light queries over a heavy model's gallery instead; see its --help.",
         "Each benchmark reads its official files from DIR:",
         *map(_files, PROTOCOLS.values()),
     ]
@@ -137,6 +139,7 @@ def _command(protocol: Protocol) -> click.Command:
 
 for each in PROTOCOLS.values():
     evaluate.add_command(_command(each))
+evaluate.add_command(asymmetric)
 
 
 def _write(
