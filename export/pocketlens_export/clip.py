@@ -85,7 +85,7 @@ def load_clip(architecture: Architecture, weights: Weights, pictures: Uint8s) ->
         PocketlensError: the weights cannot be had, read or fitted to the architecture.
     """
     if weights.seed is not None:
-        model = _build(architecture, seed=weights.seed)
+        model = build_model(architecture, seed=weights.seed)
         inputs = normalised(torch.from_numpy(pictures), architecture.preprocessing)
         spread_weights(model.visual, model.text, inputs, seed=weights.seed)
         source = f"random:{weights.seed}"
@@ -108,7 +108,13 @@ def normalised(pixels: torch.Tensor, preprocessing: Preprocessing) -> torch.Tens
     return (pixels.permute(0, 3, 1, 2).float() / 255.0 - mean) / std
 
 
-def _build(architecture: Architecture, *, seed: int) -> Any:
+def build_model(architecture: Architecture, *, seed: int) -> Any:
+    """Return open_clip's CustomTextCLIP of an architecture with the weights that it begins a training with.
+
+    Raises:
+        Refused: it is a CoCa model, or its text tower one that is not supported.
+        FormatError: open_clip cannot build it.
+    """
     config = {key: value for key, value in architecture.model_cfg.items() if key != "custom_text"}
     if "multimodal_cfg" in config:
         raise Refused(f"{architecture.name} is a CoCa model, whose text tower cannot be exported")
@@ -131,7 +137,7 @@ def _build(architecture: Architecture, *, seed: int) -> Any:
 def _load(architecture: Architecture, path: Path) -> Any:
     if path.suffix in (".npz", ".npy"):
         raise FormatError(f"{path} is a NumPy archive, expected a safetensors file or a torch checkpoint")
-    model = _build(architecture, seed=0)
+    model = build_model(architecture, seed=0)
     try:
         with _quiet():
             found = open_clip.load_checkpoint(model, str(path), strict=False, weights_only=True)

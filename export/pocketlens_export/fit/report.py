@@ -40,7 +40,7 @@ class Trained:
 def write_report(folder: Path, trained: Trained) -> None:
     """Write the page and the plot beside the network."""
     (folder / f"{trained.recipe.name}.md").write_text(page(trained), encoding="utf-8")
-    _write_plot(folder / f"{trained.recipe.name}.svg", trained)
+    write_curve(folder / f"{trained.recipe.name}.svg", trained.curve, f"{trained.recipe.name}, {trained.model}")
 
 
 def page(trained: Trained) -> str:
@@ -51,15 +51,15 @@ def page(trained: Trained) -> str:
     parts = [
         f"# {recipe.name} in the space of {trained.model}\n",
         f"The network {recipe.about}. Source: {recipe.source}.\n",
-        _table(("setting", "value"), [(name, f"{value}") for name, value in settings.items()]),
+        table(("setting", "value"), [(name, f"{value}") for name, value in settings.items()]),
         "## Data\n",
-        _table(("file", "sha256"), list(made.data_sha256.items())),
-        _table(("rows", "count"), [(name, f"{count}") for name, count in trained.counts.items()]),
+        table(("file", "sha256"), list(made.data_sha256.items())),
+        table(("rows", "count"), [(name, f"{count}") for name, count in trained.counts.items()]),
         "The held-out twentieth is chosen by the hash of each text or picture and is never trained on.\n",
         "## Quality\n",
-        _table(("figure", "value"), [(name, f"{value:.4f}") for name, value in trained.quality.items()]),
+        table(("figure", "value"), [(name, f"{value:.4f}") for name, value in trained.quality.items()]),
         f"![loss by step]({recipe.name}.svg)\n",
-        _table(("steps done", "held-out loss"), [(f"{s}", f"{loss:.4f}") for s, loss in trained.curve.held_out]),
+        table(("steps done", "held-out loss"), [(f"{s}", f"{loss:.4f}") for s, loss in trained.curve.held_out]),
         "## Where it departs from its paper\n",
         *(f"- {line}" for line in recipe.departures),
         "",
@@ -67,12 +67,14 @@ def page(trained: Trained) -> str:
     return "\n".join(parts)
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table as Markdown."""
     lines = [header, ["---"] * len(header), *rows]
     return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)
 
 
-def _write_plot(path: Path, trained: Trained) -> None:
+def write_curve(path: Path, curve: Curve, title: str) -> None:
+    """Write the plot of a training's losses by step, an SVG."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -81,13 +83,13 @@ def _write_plot(path: Path, trained: Trained) -> None:
 
     figure = Figure(figsize=(5.2, 3.2), layout="constrained")
     axes = figure.subplots()
-    losses = np.asarray(trained.curve.losses)
+    losses = np.asarray(curve.losses)
     width = max(len(losses) // 200, 1)  # points of at most 200 means
     whole = losses[: len(losses) // width * width].reshape(-1, width).mean(axis=1)
     axes.plot((np.arange(len(whole)) + 0.5) * width, whole, color="tab:blue", linewidth=0.8, label="training")
-    steps, held = zip(*trained.curve.held_out, strict=True)
+    steps, held = zip(*curve.held_out, strict=True)
     axes.plot(steps, held, color="tab:red", marker="o", markersize=2.5, linewidth=1, label="held out")
-    axes.set_title(f"{trained.recipe.name}, {trained.model}", fontsize=8)
+    axes.set_title(title, fontsize=8)
     axes.set_xlabel("step")
     axes.set_ylabel("loss")
     axes.set_yscale("log")
