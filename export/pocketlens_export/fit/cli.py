@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 import click
 
 from pocketlens.settings import read_settings
+from pocketlens_export.align.cli import align
 from pocketlens_export.fit.console import Bars, cache_folder, open_model, print_inversion, print_next
+from pocketlens_export.tokens.cli import token_learner
 
 if TYPE_CHECKING:
     from pocketlens.model import Model
@@ -35,6 +37,12 @@ Example:
 @click.group(short_help="Fit what composed queries need to a frozen model.")
 def fit() -> None:
     """Fit inversion networks and vocabularies to a frozen model, for queries of a picture and words."""
+
+
+fit.add_command(align)
+
+
+fit.add_command(token_learner)
 
 
 @fit.command(help=_INVERSION, short_help="Train a network that turns a picture into a word.")
