@@ -6,7 +6,7 @@ Everything happens in a temporary folder beside the destination, which takes its
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from pocketlens.model import (
     MANIFEST,
     PLACEHOLDER_ID,
     VERSION,
+    Features,
     FileRecord,
     ModelManifest,
     PictureSpec,
@@ -39,7 +40,7 @@ from pocketlens_export.samples import GOLDEN_TEXTS, PROMPTS, sample_pictures
 from pocketlens_export.space import space_id
 from pocketlens_export.spread import mean_pairwise_cosine, refuse_flat
 from pocketlens_export.tokenizer import made_up_ids, prove_tokenizer, text_rules
-from pocketlens_export.towers import image_tower, text_tower
+from pocketlens_export.towers import SeeingTower, features_shape, image_tower, text_tower, trained_features
 
 TEXT_FILE, IMAGE_FILE, TOKENIZER_FILE = "text.onnx", "image.onnx", "tokenizer.json"
 _PICTURES = 60  # for the spread of embeddings; a part of them for parity
@@ -73,13 +74,22 @@ class Request:
 
 
 @dataclass(slots=True)
-class _Draft:
-    """What has been found out so far of the folder being made."""
+class Draft:
+    """What has been found out so far of a model folder being made.
+
+    Attributes:
+        folder: where its files are written.
+        report: called with a line before every step that takes seconds.
+        arrays: of golden.npz.
+        quality: figures for the manifest.
+        features: (channels, height, width) of the image graph's second output, or None where it has none.
+    """
 
     folder: Path
     report: Report
     arrays: dict[str, Any] = field(default_factory=dict)
     quality: dict[str, float] = field(default_factory=dict)
+    features: tuple[int, int, int] | None = None
 
 
 def export_model(request: Request, out: Path, report: Report) -> ModelManifest:
@@ -95,22 +105,22 @@ def export_model(request: Request, out: Path, report: Report) -> ModelManifest:
         Refused: the exported graphs do not agree with the reference.
     """
     with new_folder(out) as folder:
-        draft = _Draft(folder, report)
+        draft = Draft(folder, report)
         image = picture_spec(request.architecture)
         pixels = np.stack([preprocess(picture, image) for picture in sample_pictures(_PICTURES)])
         report(f"loading {request.architecture.name}")
         clip = load_clip(request.architecture, request.weights, pixels[:_FITTED])
-        dim = _export_image(clip, image, pixels, request.pictures, draft)
+        dim = export_image(clip, image, pixels, request.pictures, draft)
         text = _export_text(clip, request.tokenizer, draft)
         golden.write_golden(folder / GOLDEN, draft.arrays)
-        space = Space(space_id(request.name, clip.model.visual, clip.preprocessing), dim)
+        id = space_id(request.name, clip.model.visual, clip.preprocessing)
         manifest = ModelManifest(
             name=request.name,
             licence=request.licence,
             source=Source(clip.architecture.name, clip.source),
-            space=space,
+            space=Space(id, dim),
             text=text,
-            image=image,
+            image=replace(image, features=None if draft.features is None else Features(id, *draft.features)),
             inversion={},
             concepts=None,
             quality=draft.quality,
@@ -124,8 +134,19 @@ def export_model(request: Request, out: Path, report: Report) -> ModelManifest:
     return manifest
 
 
-def _export_image(clip: Clip, spec: PictureSpec, pixels: Uint8s, pictures: Path | None, draft: _Draft) -> int:
-    """Write image.onnx, measure it, and return the dimension of its embeddings."""
+def export_image(clip: Clip, spec: PictureSpec, pixels: Uint8s, pictures: Path | None, draft: Draft) -> int:
+    """Write the image tower, measure it, and return the dimension of its embeddings.
+
+    Args:
+        clip: the reference.
+        spec: what model.json says of the tower.
+        pixels: uint8 (n, side, side, 3), different pictures that it is measured on.
+        pictures: a folder of more, or None.
+        draft: gets the file, the golden values and the figures.
+
+    Raises:
+        Refused: the embeddings of different pictures are alike, or the graph does not agree with the reference.
+    """
     draft.report(f"encoding {len(pixels)} pictures with the reference")
     embeddings = clip.encode_pixels(pixels)
     spread = mean_pairwise_cosine(embeddings)
@@ -134,8 +155,11 @@ def _export_image(clip: Clip, spec: PictureSpec, pixels: Uint8s, pictures: Path 
     tower = image_tower(clip)
     fused = parity.check_reparameterization(tower, compared, expected)
     draft.report("exporting the image tower")
-    graph.write_image_graph(tower, draft.folder / spec.file, side=spec.side)
-    measured = parity.check_image(draft.folder / spec.file, compared, expected)
+    path = draft.folder / spec.file
+    draft.features = features_shape(tower, spec.side)
+    traced = tower if draft.features is None else SeeingTower(tower)
+    graph.write_image_graph(traced, path, side=spec.side, features=draft.features is not None)
+    measured = parity.check_image(path, compared, expected)
     draft.arrays |= golden.image_arrays(pixels[:_GOLDEN], embeddings[:_GOLDEN])
     draft.quality |= {
         "mean_pairwise_cosine": spread,
@@ -143,10 +167,15 @@ def _export_image(clip: Clip, spec: PictureSpec, pixels: Uint8s, pictures: Path 
         "parity_image_min_cosine": measured.min_cosine,
         "parity_image_max_abs": measured.max_abs,
     }
+    if draft.features is not None:
+        features = parity.check_features(path, compared, trained_features(clip, compared))
+        draft.quality |= {
+            "parity_features_min_cosine": features.min_cosine, "parity_features_max_abs": features.max_abs,
+        }  # fmt: skip
     return int(embeddings.shape[1])
 
 
-def _export_text(clip: Clip, tokenizer: Path | None, draft: _Draft) -> TextSpec:
+def _export_text(clip: Clip, tokenizer: Path | None, draft: Draft) -> TextSpec:
     """Write text.onnx and tokenizer.json, measure them, and return their spec."""
     tower = text_tower(clip)
     rules = text_rules(clip, tower, tokenizer)
@@ -181,7 +210,7 @@ def _export_text(clip: Clip, tokenizer: Path | None, draft: _Draft) -> TextSpec:
     return spec
 
 
-def _measure_text(clip: Clip, spec: TextSpec, texts: tuple[str, ...], ids: Int64s, draft: _Draft) -> None:
+def _measure_text(clip: Clip, spec: TextSpec, texts: tuple[str, ...], ids: Int64s, draft: Draft) -> None:
     draft.report("comparing the text tower with the reference")
     tower, embeddings = text_tower(clip), clip.encode_ids(ids)
     spread = mean_pairwise_cosine(embeddings)
