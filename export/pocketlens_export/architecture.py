@@ -89,10 +89,14 @@ def registered_tag(name: str, tag: str) -> str | None:
     return spelled if get_pretrained_cfg(name, spelled) else None
 
 
-def local_architecture(path: Path) -> Architecture:
+def local_architecture(path: Path, *, needs_text: bool = True) -> Architecture:
     """Return the architecture of a local open_clip config: a JSON object with model_cfg and preprocess_cfg.
 
     `hf_model_name` and `hf_tokenizer_name` that name a folder beside the file are taken from there.
+
+    Args:
+        path: the file.
+        needs_text: whether it must describe a text tower.
 
     Raises:
         FormatError: the file is missing, is not such an object, or a field is missing or wrong.
@@ -107,6 +111,8 @@ def local_architecture(path: Path) -> Architecture:
         if not isinstance(config, dict) or not isinstance(config.get(key), dict):
             raise FormatError(f"{path}: object {key!r} is missing, expected an open_clip config with it")
     model_cfg = deepcopy(config["model_cfg"])
+    if not needs_text:
+        model_cfg.setdefault("text_cfg", {})
     for key in ("vision_cfg", "text_cfg"):
         if not isinstance(model_cfg.get(key), dict):
             raise FormatError(f"{path}: model_cfg: object {key!r} is missing")

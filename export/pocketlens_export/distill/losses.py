@@ -1,6 +1,6 @@
 """The losses of distillation, each a pure function of a batch of student and teacher embeddings with its source.
 
-All but `fitnet` compare a picture by the student with *other* pictures by the teacher, g_i.f_j, as a light query meets a
+All but `fitnet` compare a picture by the student with other pictures by the teacher, g_i.f_j, as a light query meets a
 gallery of heavy embeddings.
 
 Shapes: student g and teacher f, float32 (b, dim), of unit length; row i of both is the same view. A loss is a scalar.
@@ -82,7 +82,7 @@ def rop(student: Tensor, teacher: Tensor, *, k: int, temperature: float) -> Tens
 def d3(student: Tensor, teacher: Tensor, *, k: int, pairs: float, hard: float, simple: float) -> Tensor:
     """Return D3's loss (D3still, decoupled differential distillation, CVPR 2024).
 
-    pairs |(1 - g_i.f_i)_i|_2 / b + (hard mean_i |e_i of the reversed|_2 + simple mean_i |e_i of the others|_2) / (k - 1)
+    pairs |(1 - g_i.f_i)_i|_2 / b + (hard mean_i |e_i of reversed|_2 + simple mean_i |e_i of the others|_2) / (k - 1)
 
     The k pictures of the batch that are the teacher's nearest to picture i, without itself, give k x k differences of
     similarities, dT by the teacher and dS by the student; e = (dS - dT) / (0.1 + |dT|). Reversed: dS dT < 0.
@@ -110,7 +110,8 @@ def _differences(values: Tensor) -> Tensor:
 
 def _norms(error: Tensor, chosen: Tensor) -> Tensor:
     """Return the mean over i of the length of error (n, k, k) where `chosen`; its gradient is 0 where that is 0."""
-    return torch.linalg.vector_norm(torch.where(chosen, error, 0.0).flatten(1), dim=1).mean()
+    norms: Tensor = torch.linalg.vector_norm(torch.where(chosen, error, 0.0).flatten(1), dim=1)
+    return norms.mean()
 
 
 def _off_diagonal_mean(values: Tensor) -> Tensor:

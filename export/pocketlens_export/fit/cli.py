@@ -11,6 +11,7 @@ import click
 
 from pocketlens.settings import read_settings
 from pocketlens_export.align.cli import align
+from pocketlens_export.distill.cli import distill
 from pocketlens_export.fit.console import Bars, cache_folder, open_model, print_inversion, print_next
 from pocketlens_export.tokens.cli import token_learner
 
@@ -40,8 +41,7 @@ def fit() -> None:
 
 
 fit.add_command(align)
-
-
+fit.add_command(distill)
 fit.add_command(token_learner)
 
 
