@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from PIL import Image
 
 from pocketlens.errors import BadQuery, EncoderMismatch, FormatError, PocketlensError
 from pocketlens_bench.evaluate_cli import evaluate
@@ -74,9 +75,9 @@ def figures(results: Any, metric: str, *, part: str = "all") -> dict[str, float]
 def test_things_of_a_folder_by_hand(models: Path, tmp_path: Path) -> None:
     data = write_shades(tmp_path / "data")
     report = run(
-        models, "--data", data, "--split", "all", "--light", models / "shifted", queries=["blind", "twin"]
+        models, "--data", data, "--split", "all", "--light", models / "shifted", queries=["twin", "blind"]
     )  # fmt: skip
-    assert [model["label"] for model in report["models"]] == ["heavy", "shifted", "blind", "twin"]
+    assert [model["label"] for model in report["models"]] == ["heavy", "shifted", "twin", "blind"]
     views, same, texts = report["sets"]
     assert [each["queries"] for each in (views, same, texts)] == [36, 36, 3]
     assert [each["gallery"] for each in (views, same, texts)] == [36, 36, 36]
@@ -142,10 +143,42 @@ def test_emojicir_same_thing_names_and_composed_queries(models: Path, tmp_path: 
     assert "seen targets" in report["composed"][0]["parts"]
 
 
+def test_composed_queries_are_seen_by_the_query_model_and_searched_in_the_heavy_gallery(
+    models: Path, tmp_path: Path
+) -> None:
+    data = write_emojicir(tmp_path / "emojicir")
+    _redraw(data)
+    report = run(models, "--emojicir", data, "--split", "all", "--methods", "image")  # composed: the test split
+    heavy, blind = report["composed"]
+    assert (heavy["query"], blind["query"]) == ("heavy", "blind")
+    for row, matrix in ((heavy, SAME), (blind, BLUE_BLIND)):
+        found = row["parts"]["all"]["figures"]["mAP@10"]["value"]
+        assert found == pytest.approx(100 * _mean_precision(data, matrix), abs=0.01)
+    share = 100 * _mean_precision(data, BLUE_BLIND) / _mean_precision(data, SAME)
+    assert abs(share - 100) > 1  # or it would not matter whose the query is
+    assert blind["parts"]["all"]["of_heavy"]["mAP@10"]["value"] == pytest.approx(share, abs=0.01)
+    assert heavy["parts"]["unseen targets"]["queries"] == 1
+
+
+def _mean_precision(data: Path, matrix: list[list[float]]) -> float:
+    """Return mAP@10 of the test split's plain queries by their pictures alone, in float64."""
+    paths = sorted((data / "pictures").rglob("*.png"))
+    names = [path.relative_to(data / "pictures").as_posix() for path in paths]
+    colours = np.array([[*(np.asarray(Image.open(path))[0, 0] / 255), 1.0] for path in paths])
+    rows = colours @ np.array(SAME)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    asked = [("a/red.png", {"a/green.png", "b/green.png"}), ("b/red.png", {"b/blue.png"}),
+             ("a/grey.png", {"a/white.png", "b/white.png"})]  # fmt: skip
+    total = 0.0
+    for reference, answers in asked:
+        scores = rows @ (colours[names.index(reference)] @ np.array(matrix))
+        hits = [names[place] in answers for place in np.argsort(-scores)[:10]]
+        total += sum(sum(hits[: place + 1]) / (place + 1) for place, hit in enumerate(hits) if hit) / len(answers)
+    return total / len(asked)
+
+
 def _redraw(data: Path) -> None:
     """Make vendor b's pictures other files of nearly the same colours: copies would be left out of the gallery."""
-    from PIL import Image
-
     for path in (data / "pictures" / "b").glob("*.png"):
         with Image.open(path) as image:
             Image.eval(image, lambda value: min(255, value + 2)).save(path)
