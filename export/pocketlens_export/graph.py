@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +18,24 @@ from pocketlens_export.towers import slow_attention
 
 OPSET = 20
 DOMAINS = frozenset({"", "ai.onnx.ml", "com.microsoft"})
-OUTPUT = "embedding"
-_WHILE_TRACING = "unit_embedding"
+EMBEDDING, FEATURES = "embedding", "features"
 
 
-def write_image_graph(tower: nn.Module, path: Path, *, side: int) -> None:
+def write_image_graph(tower: nn.Module, path: Path, *, side: int, features: bool = False) -> None:
     """Write an image tower: pixels uint8 (n, side, side, 3) -> embedding float32 (n, dim).
+
+    Args:
+        tower: the module.
+        path: file to write.
+        side: height and width of its input, in pixels.
+        features: whether it gives features, float32 (n, channels, height, width), as a second output.
 
     Raises:
         Refused: the graph is not self-contained, or uses operators outside the allowed domains.
     """
     pixels = torch.zeros((2, side, side, 3), dtype=torch.uint8)
-    _write(tower, path, {"pixels": pixels}, {"pixels": {0: torch.export.Dim("n")}})
+    outputs = (EMBEDDING, FEATURES) if features else (EMBEDDING,)
+    _write(tower, path, {"pixels": pixels}, {"pixels": {0: torch.export.Dim("n")}}, outputs)
 
 
 def write_text_graph(tower: nn.Module, path: Path, *, length: int, dynamic_length: bool, token_dim: int) -> None:
@@ -51,23 +57,35 @@ def write_text_graph(tower: nn.Module, path: Path, *, length: int, dynamic_lengt
     n, p = torch.export.Dim("n"), torch.export.Dim("p")
     lengths = {1: torch.export.Dim("l", max=length)} if dynamic_length else {}
     inputs = {"input_ids": ids, "pseudo_tokens": torch.zeros((2, 2, token_dim))}
-    _write(tower, path, inputs, {"input_ids": {0: n, **lengths}, "pseudo_tokens": {0: n, 1: p}})
+    _write(tower, path, inputs, {"input_ids": {0: n, **lengths}, "pseudo_tokens": {0: n, 1: p}}, (EMBEDDING,))
 
 
-def _write(tower: nn.Module, path: Path, inputs: Mapping[str, torch.Tensor], dynamic: Mapping[str, Any]) -> None:
+def _write(
+    tower: nn.Module,
+    path: Path,
+    inputs: Mapping[str, torch.Tensor],
+    dynamic: Mapping[str, Any],
+    outputs: Sequence[str],
+) -> None:
     try:
-        _trace(tower, path, inputs, dynamic)
+        _trace(tower, path, inputs, dynamic, outputs)
     except Exception as error:  # torch.export and the exporter raise a dozen kinds
         reason = " ".join(str(error).split())[:300]
         raise Refused(f"the tower cannot be traced into {path.name}: {type(error).__name__}: {reason}") from error
     model = onnx.load(str(path), load_external_data=False)
-    _rename(model)
+    _rename(model, outputs)
     _strip(model)
     check_graph(model, path)
     onnx.save_model(model, str(path))
 
 
-def _trace(tower: nn.Module, path: Path, inputs: Mapping[str, torch.Tensor], dynamic: Mapping[str, Any]) -> None:
+def _trace(
+    tower: nn.Module,
+    path: Path,
+    inputs: Mapping[str, torch.Tensor],
+    dynamic: Mapping[str, Any],
+    outputs: Sequence[str],
+) -> None:
     with slow_attention(), torch.no_grad(), _silent():
         torch.onnx.export(
             tower,
@@ -75,8 +93,9 @@ def _trace(tower: nn.Module, path: Path, inputs: Mapping[str, torch.Tensor], dyn
             str(path),
             kwargs=dict(inputs),
             input_names=list(inputs),
-            # Not OUTPUT: the token embedding's operator gets a value of that name, and onnxruntime refuses duplicates.
-            output_names=[_WHILE_TRACING],
+            # Not "embedding": the token embedding's operator gets a value of that name, and onnxruntime refuses
+            # duplicates.
+            output_names=[_while_tracing(name) for name in outputs],
             dynamic_shapes=dict(dynamic),
             opset_version=OPSET,
             dynamo=True,
@@ -105,9 +124,13 @@ def check_graph(model: onnx.ModelProto, path: Path) -> None:
         raise Refused(f"{path.name} is not a valid ONNX graph: {reason}") from error
 
 
-def _rename(model: onnx.ModelProto) -> None:
-    """Give the output its name, after whatever already has it was renamed."""
-    renamed = {OUTPUT: f"{OUTPUT}_rows", _WHILE_TRACING: OUTPUT}
+def _while_tracing(output: str) -> str:
+    return f"traced_{output}"
+
+
+def _rename(model: onnx.ModelProto, outputs: Sequence[str]) -> None:
+    """Give the outputs their names, after whatever already has one was renamed."""
+    renamed = {name: f"{name}_rows" for name in outputs} | {_while_tracing(name): name for name in outputs}
     graph = model.graph
     for node in graph.node:
         node.input[:] = [renamed.get(name, name) for name in node.input]

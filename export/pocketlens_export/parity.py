@@ -107,6 +107,27 @@ def check_image(path: Path, pixels: Uint8s, expected: Float32s) -> Agreement:
     return gate("image graph against torch", worst(found))
 
 
+def check_features(path: Path, pixels: Uint8s, expected: Float32s) -> Agreement:
+    """Return how an image graph's features agree with torch's, each picture's as one row of length 1.
+
+    Args:
+        path: the image graph.
+        pixels: uint8 (n, side, side, 3).
+        expected: the trained tower's features, float32 (n, channels, height, width).
+
+    Raises:
+        Refused: they do not pass the bar, or have another shape.
+    """
+    session = open_graph(path)
+    found = []
+    for rows in _batches(len(pixels), BATCHES):
+        features = session.run(["features"], {"pixels": pixels[rows]})[0]
+        if features.shape != expected[rows].shape:
+            raise Refused(f"{path.name} gives features of {features.shape}, expected {expected[rows].shape}")
+        found.append(agreement(_flat(features), _flat(expected[rows])))
+    return gate("features of the image graph against torch", worst(found))
+
+
 def check_text(path: Path, clip: Clip, tower: TextTower, ids: Int64s, *, pad_id: int) -> Agreement:
     """Return how a text graph agrees with open_clip's encode_text: batches of 1, 2, 7, real lengths, pseudo-tokens.
 
@@ -195,6 +216,11 @@ def _encode_overwritten(clip: Clip, tower: TextTower, ids: Int64s, places: Int64
         return clip.encode_ids(ids)
     finally:
         hook.remove()
+
+
+def _flat(features: Float32s) -> Float32s:
+    rows = features.reshape(len(features), -1)  # (n, c, h, w) -> (n, c * h * w)
+    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), dtype=np.float32)
 
 
 def _batches(count: int, sizes: Sequence[int]) -> list[slice]:

@@ -11,11 +11,13 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any, Literal, Protocol, TypeAlias
 
+import numpy as np
 import torch
 from open_clip.transformer import text_global_pool
 from torch import nn
 from torch.nn import functional
 
+from pocketlens._types import Float32s, Uint8s
 from pocketlens.errors import Refused
 from pocketlens.model import PLACEHOLDER_ID
 from pocketlens_export.architecture import Preprocessing
@@ -66,8 +68,31 @@ class ImageTower(nn.Module):
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """Return unit embeddings."""
+        return functional.normalize(self.visual(self.normalised(pixels)), dim=-1)
+
+    def normalised(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Return what the visual tower takes, float32 (n, 3, side, side)."""
         x = pixels.permute(0, 3, 1, 2).float()  # (n, s, s, 3) -> (n, 3, s, s)
-        return functional.normalize(self.visual(x * self.scale + self.shift), dim=-1)
+        return x * self.scale + self.shift
+
+
+class SeeingTower(nn.Module):
+    """An image tower over a timm trunk that has a last feature map, and gives it beside the embedding.
+
+    uint8 (n, side, side, 3) RGB -> unit embedding float32 (n, dim), features float32 (n, channels, height, width).
+    """
+
+    def __init__(self, tower: ImageTower) -> None:
+        super().__init__()
+        self.tower = tower
+
+    def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return unit embeddings and features. The embeddings are those of the tower, by the very same operations."""
+        visual: Any = self.tower.visual
+        maps = visual.trunk.forward_features(self.tower.normalised(pixels))
+        embedding = functional.normalize(visual.head(visual.trunk.forward_head(maps)), dim=-1)
+        in_rows = maps.shape[1] != visual.trunk.num_features
+        return embedding, maps.permute(0, 3, 1, 2) if in_rows else maps  # (n, h, w, c) -> (n, c, h, w)
 
 
 class ClipTextTower(nn.Module):
@@ -171,6 +196,35 @@ def image_tower(clip: Clip) -> ImageTower:
     if hasattr(visual, "trunk"):
         visual = reparameterize_model(visual)  # copies
     return ImageTower(visual, clip.preprocessing).eval()
+
+
+def trained_features(clip: Clip, pixels: Uint8s) -> Float32s:
+    """Return the features, float32 (n, channels, height, width), of the tower as it was trained, for comparison."""
+    tower = SeeingTower(ImageTower(clip.model.visual, clip.preprocessing)).eval()
+    with torch.no_grad():
+        found = [tower(batch)[1] for batch in torch.split(torch.from_numpy(pixels), 8)]  # bounds the memory
+    return np.ascontiguousarray(torch.cat(found).numpy(), dtype=np.float32)
+
+
+def features_shape(tower: ImageTower, side: int) -> tuple[int, int, int] | None:
+    """Return (channels, height, width) of a tower's last feature map before pooling, or None where it has none.
+
+    A timm trunk has one when what it makes of a picture lies on a grid, and its own forward pools exactly that. The
+    tokens of a vision transformer are no grid: a class token stands among them.
+    """
+    trunk: Any = getattr(tower.visual, "trunk", None)
+    if trunk is None:
+        return None
+    x = tower.normalised(torch.zeros((1, side, side, 3), dtype=torch.uint8))
+    with torch.no_grad():
+        maps = trunk.forward_features(x)
+        if not isinstance(maps, torch.Tensor) or maps.dim() != 4 or trunk.num_features not in (*maps.shape[1::2],):
+            return None
+        if not torch.equal(trunk.forward_head(maps), trunk(x)):
+            return None
+        _, features = SeeingTower(tower)(torch.zeros((1, side, side, 3), dtype=torch.uint8))
+    channels, height, width = features.shape[1:]
+    return int(channels), int(height), int(width)
 
 
 @contextlib.contextmanager

@@ -74,9 +74,14 @@ def bert(load: Load) -> Clip:
 @pytest.fixture(scope="session")
 def fastvit(configs: Path) -> Clip:
     """A model whose image tower is a small FastViT, which trains with branches; read-only."""
+    return timm_clip(configs, "fastvit_t8")
+
+
+def timm_clip(configs: Path, name: str, *, side: int = 64) -> Clip:
+    """Return a model with a timm trunk and seeded weights; its config is written to NAME.json."""
     config = clip_config()
-    config["model_cfg"]["vision_cfg"] = {"timm_model_name": "fastvit_t8", "timm_proj": None, "image_size": 64}
-    architecture = local_architecture(write_config(configs / "fastvit.json", config))
+    config["model_cfg"]["vision_cfg"] = {"timm_model_name": name, "timm_proj": "linear", "image_size": side}
+    architecture = local_architecture(write_config(configs / f"{name}.json", config))
     return load_clip(architecture, Weights(seed=0), sample_pixels(architecture, 4))
 
 

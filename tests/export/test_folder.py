@@ -12,7 +12,7 @@ from pocketlens.encoder import ImageEncoder, TextEncoder
 from pocketlens.errors import CorruptFile, FormatError, MissingPart, PocketlensError, Refused
 from pocketlens.files import sha256_of
 from pocketlens.inspect import verify
-from pocketlens.model import Model
+from pocketlens.model import Features, Model
 from pocketlens_export import folder, parity
 from pocketlens_export.architecture import local_architecture
 from pocketlens_export.clip import Clip, Weights
@@ -71,6 +71,19 @@ def test_the_manifest_says_what_the_model_is(load: Load, exported: Path, name: s
     assert manifest.quality["mean_pairwise_cosine"] <= 0.95
     packages = {"pocketlens", "torch", "open_clip_torch", "timm", "onnx", "onnxscript", "onnxruntime"}
     assert set(manifest.made_with) == packages | ({"transformers"} if name == "tiny-bert" else set())
+
+
+def test_a_tower_with_a_map_gives_it_beside_the_embedding(fastvit: Clip, configs: Path, tmp_path: Path) -> None:
+    manifest = export_model(request_of(configs, fastvit.architecture.name), tmp_path / "model", lambda line: None)
+    assert manifest.image is not None
+    assert manifest.image.features == Features(manifest.space.id, 768, 2, 2)
+    assert manifest.quality["parity_features_min_cosine"] >= 0.99999
+    assert manifest.quality["parity_features_max_abs"] <= 1e-4
+    pixels = sample_pixels(fastvit.architecture, 3)
+    encoder = ImageEncoder(Model.open(tmp_path / "model"))
+    embeddings, features = encoder.encode_features(pixels)
+    np.testing.assert_array_equal(embeddings, encoder.encode_pixels(pixels))
+    assert features.shape == (3, 768, 2, 2) and features.std(axis=0).min() > 0
 
 
 def test_a_changed_golden_value_is_noticed(exported: Path, tmp_path: Path) -> None:

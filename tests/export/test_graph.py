@@ -12,7 +12,8 @@ from onnx import TensorProto, helper, numpy_helper
 from pocketlens.errors import Refused
 from pocketlens_export.clip import Clip
 from pocketlens_export.graph import check_graph, write_image_graph, write_text_graph
-from pocketlens_export.towers import image_tower, text_tower
+from pocketlens_export.towers import SeeingTower, image_tower, text_tower
+from tests.export.conftest import sample_pixels
 
 
 def small_model() -> onnx.ModelProto:
@@ -60,6 +61,23 @@ def test_the_same_model_gives_the_same_bytes(clip: Clip, exported: Path, tmp_pat
     write_image_graph(image, tmp_path / "image.onnx", side=32)
     for name in ("text.onnx", "image.onnx"):
         assert (tmp_path / name).read_bytes() == (exported / "tiny" / name).read_bytes()
+
+
+def test_a_seeing_tower_has_two_outputs_and_the_embedding_of_one(fastvit: Clip, tmp_path: Path) -> None:
+    tower, pixels = image_tower(fastvit), sample_pixels(fastvit.architecture, 3)
+    write_image_graph(tower, tmp_path / "plain.onnx", side=64)
+    write_image_graph(SeeingTower(tower), tmp_path / "seeing.onnx", side=64, features=True)
+    plain, seeing = (
+        ort.InferenceSession(tmp_path / f"{name}.onnx", providers=["CPUExecutionProvider"])
+        for name in ("plain", "seeing")
+    )
+    assert signature(seeing) == [
+        ("pixels", "tensor(uint8)", ["n", 64, 64, 3]),
+        ("embedding", "tensor(float)", ["n", 16]),
+        ("features", "tensor(float)", ["n", 768, 2, 2]),
+    ]
+    found = [session.run(["embedding"], {"pixels": pixels})[0] for session in (plain, seeing)]
+    np.testing.assert_allclose(found[0], found[1], atol=1e-6)
 
 
 def test_exporting_prints_nothing(clip: Clip, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

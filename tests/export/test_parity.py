@@ -13,10 +13,11 @@ from pocketlens._types import Float32s, Int64s
 from pocketlens.errors import Refused
 from pocketlens_export import parity
 from pocketlens_export.clip import Clip
+from pocketlens_export.graph import write_image_graph
 from pocketlens_export.parity import Agreement
 from pocketlens_export.samples import GOLDEN_TEXTS, PROMPTS
 from pocketlens_export.tokenizer import text_rules
-from pocketlens_export.towers import ClipTextTower, image_tower, text_tower
+from pocketlens_export.towers import ClipTextTower, SeeingTower, image_tower, text_tower, trained_features
 from tests.export.conftest import Load, sample_pixels
 
 
@@ -77,6 +78,22 @@ def test_an_image_graph_is_compared_at_every_batch(clip: Clip, exported: Path, m
         wrong[row] = np.roll(wrong[row], 1)
         with pytest.raises(Refused, match="image graph against torch"):
             parity.check_image(exported / "tiny" / "image.onnx", pixels, wrong)
+
+
+def test_features_are_compared_at_every_batch(fastvit: Clip, tmp_path: Path) -> None:
+    pixels, path = sample_pixels(fastvit.architecture, 10), tmp_path / "image.onnx"
+    expected = trained_features(fastvit, pixels)
+    write_image_graph(SeeingTower(image_tower(fastvit)), path, side=64, features=True)
+    measured = parity.check_features(path, pixels, expected)
+    assert measured.min_cosine > 0.999999 and measured.max_abs < 1e-5
+    parity.check_image(path, pixels, fastvit.encode_pixels(pixels))
+    for row in range(10):
+        wrong = expected.copy()
+        wrong[row] = np.roll(wrong[row], 1, axis=0)
+        with pytest.raises(Refused, match="features of the image graph against torch: least cosine"):
+            parity.check_features(path, pixels, wrong)
+    with pytest.raises(Refused, match=r"image\.onnx gives features of \(1, 768, 2, 2\), expected \(1, 768, 4\)"):
+        parity.check_features(path, pixels, expected.reshape(10, 768, 4))
 
 
 def test_a_reparameterization_that_changes_the_tower_is_refused(clip: Clip) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,10 +10,18 @@ import torch
 from torch import nn
 
 from pocketlens.errors import Refused
-from pocketlens_export.clip import Clip
+from pocketlens_export.clip import Clip, normalised
 from pocketlens_export.samples import PROMPTS
-from pocketlens_export.towers import image_tower, slow_attention, splice, text_tower
-from tests.export.conftest import Load, sample_pixels
+from pocketlens_export.towers import (
+    SeeingTower,
+    features_shape,
+    image_tower,
+    slow_attention,
+    splice,
+    text_tower,
+    trained_features,
+)
+from tests.export.conftest import Load, sample_pixels, timm_clip
 
 NAMES = ["tiny", "bidirectional", "tiny-bert"]
 
@@ -111,6 +120,57 @@ def test_reparameterization_folds_branches_and_leaves_the_model_as_it_was(fastvi
     after = fastvit.model.visual.state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(value, after[key]) for key, value in before.items())
+
+
+@pytest.mark.parametrize(
+    ("name", "side", "shape"),
+    [
+        ("fastvit_t8", 64, (768, 2, 2)),
+        ("tf_efficientnet_lite0", 64, (1280, 2, 2)),
+        ("swin_tiny_patch4_window7_224", 224, (768, 7, 7)),  # lays its maps out with channels last
+    ],
+)
+def test_features_are_the_trunks_last_map_and_the_embedding_is_the_towers_own(
+    configs: Path, name: str, side: int, shape: tuple[int, int, int]
+) -> None:
+    clip = timm_clip(configs, name, side=side)
+    tower = image_tower(clip)
+    assert features_shape(tower, side) == shape
+    pixels = torch.from_numpy(sample_pixels(clip.architecture, 2))
+    trunk: Any = tower.visual.trunk
+    with torch.no_grad():
+        embedding, features = SeeingTower(tower)(pixels)
+        assert torch.equal(embedding, tower(pixels))
+        maps = trunk.forward_features(tower.normalised(pixels))
+    assert tuple(features.shape) == (2, *shape)
+    planes = maps.permute(0, 3, 1, 2) if name.startswith("swin") else maps
+    assert torch.equal(features, planes)
+
+
+def test_trained_features_are_those_of_the_tower_before_reparameterization(fastvit: Clip) -> None:
+    pixels = sample_pixels(fastvit.architecture, 10)
+    with torch.no_grad():
+        expected = fastvit.model.visual.trunk.forward_features(
+            normalised(torch.from_numpy(pixels), fastvit.preprocessing)
+        ).numpy()
+        folded = SeeingTower(image_tower(fastvit))(torch.from_numpy(pixels))[1].numpy()
+    found = trained_features(fastvit, pixels)
+    np.testing.assert_allclose(found, expected, atol=2e-5, rtol=1e-4)
+    np.testing.assert_allclose(found, folded, atol=1e-3, rtol=1e-3)
+
+
+def test_a_tower_without_a_map_has_no_features(clip: Clip, configs: Path) -> None:
+    assert features_shape(image_tower(clip), 32) is None  # open_clip's own transformer
+    vit = timm_clip(configs, "vit_tiny_patch16_224", side=224)
+    assert features_shape(image_tower(vit), 224) is None  # a class token among the patches
+
+
+def test_a_trunk_that_pools_something_else_has_no_features(fastvit: Clip, monkeypatch: pytest.MonkeyPatch) -> None:
+    tower = image_tower(fastvit)
+    trunk: Any = tower.visual.trunk
+    plain = trunk.forward_features
+    monkeypatch.setattr(trunk, "forward", lambda x: trunk.forward_head(2 * plain(x)))
+    assert features_shape(tower, 64) is None
 
 
 def test_the_fast_path_is_off_inside_and_as_it_was_after() -> None:
