@@ -59,7 +59,7 @@ def _panel(axes: Any, report: Report, results: Mapping[str, Any]) -> None:
     axes.xaxis.set_major_locator(LogLocator(subs=_TICKS))
     axes.xaxis.set_major_formatter(ScalarFormatter())
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.margins(x=0.25)
+    axes.set_xlim(min(latency.values()) / 2, 2 * max(latency.values()))
     axes.set_ylim(bottom=0)
     axes.grid(linewidth=0.4)
     axes.set_title(f"{results['sought']}, {results['split']}", fontsize=9)
