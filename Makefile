@@ -20,7 +20,7 @@ print("\n".join(data["project"]["dependencies"] + extras + data["dependency-grou
 endef
 export PRINT_REQUIREMENTS
 
-.PHONY: setup demo test check bench lens-base lens-base-composed emojicir clean
+.PHONY: setup demo test check bench lens-base lens-base-composed lens-tiny emojicir clean
 .DEFAULT_GOAL := test
 
 setup: $(READY)
@@ -69,6 +69,26 @@ lens-base-composed: $(READY)
 	$(BIN)/pocketlens fit concepts --model models/lens-base/model --names $(WORK)/composed/names.txt --replace --out $(WORK)/concepts
 	$(BIN)/python $(RECIPE)/compose.py --model models/lens-base/model --fitted $(WORK)/lincir --fitted $(WORK)/pic2word \
 	  --fitted $(WORK)/searle --fitted $(WORK)/concepts --out models/lens-base/model
+
+# Builds the query model that ships beside lens-base: draws pictures from packages, distils lens-base's image tower into a
+# small one, makes it smaller, measures it and ships it if it is small and quick. TINY_TRAINING is what was chosen by measuring.
+TINY ?= build/lens-tiny
+TINY_RECIPE := models/lens-tiny/recipe
+TINY_TRAINING ?= --loss raml --epochs 20
+TINY_LICENCE := Apache-2.0 (weights: trained from scratch on lens-base's vectors; the pictures' licences are in README.md)
+lens-tiny: $(READY) emojicir
+	mkdir -p $(TINY)
+	test -d $(TINY)/env || $(PYTHON) -m venv $(TINY)/env
+	$(TINY)/env/bin/python -m pip install --quiet -r $(TINY_RECIPE)/requirements.txt
+	rm -rf $(TINY)/pictures
+	$(TINY)/env/bin/python $(TINY_RECIPE)/training_pictures.py --cache $(WORK)/cache --out $(TINY)/pictures
+	$(BIN)/pocketlens fit distill --light $(TINY_RECIPE)/lens-tiny.json --heavy lens-base --pictures $(TINY)/pictures/train \
+	  $(TINY_TRAINING) --name lens-tiny --licence "$(TINY_LICENCE)" --replace --out $(TINY)/float
+	rm -rf $(TINY)/small
+	$(BIN)/pocketlens quantize $(TINY)/float --target x86-64 --calibration demo/pictures --out $(TINY)/small
+	$(BIN)/pocketlens eval asymmetric --heavy lens-base --query $(TINY)/small --emojicir $(EMOJICIR) --out $(TINY)/measured.json
+	$(BIN)/python $(TINY_RECIPE)/ship_tiny.py --quantized $(TINY)/small --measured $(TINY)/measured.json --out models/lens-tiny/model
+	$(BIN)/pocketlens verify models/lens-tiny/model
 
 # Builds the benchmark of composed retrieval from packages and compares it with what is committed. About a minute.
 EMOJICIR ?= build/emojicir
