@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,11 +20,11 @@ from numpy.typing import NDArray
 
 from pocketlens._types import Float32s, Int64s, Uint8s
 from pocketlens.encoder import ImageEncoder
-from pocketlens.errors import FormatError, Refused
-from pocketlens.files import write_file
+from pocketlens.errors import FormatError
 from pocketlens.model import Model
 from pocketlens.picture import decode, preprocess
 from pocketlens_export.fit.data import Progress
+from pocketlens_export.row_files import RowFiles, Rows
 from pocketlens_export.tokens.learner import Scale
 from pocketlens_export.views import take_view
 
@@ -34,8 +32,7 @@ _CODE = 1  # to be raised with every change to what the files hold
 _PICTURES = 8  # encoded together
 _AHEAD = 16  # pictures decoded in advance
 _READ_AT_ONCE = 256
-_SAVE_SECONDS = 30.0
-_FREE_SHARE = 0.9  # of the free disk space that the files may take
+_WISH = "fewer views help (--set views=…), or another cache (POCKETLENS_CACHE)"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -108,12 +105,18 @@ def encode_maps(
         BadImage: a picture cannot be read any more.
     """
     towers = ImageEncoder(light, threads=threads), ImageEncoder(heavy, threads=threads)
-    files = _Files(cache / "maps" / _key(light, heavy, pictures, views), _shapes(towers, len(pictures.paths), views))
-    for rows, pixels in _batches(pictures, towers, views, start=files.done):
-        names = [pictures.paths[row].name for row in rows]
-        files.put(rows, _encode(towers, pixels, names, views, files.grid))
-        progress(f"{light.manifest.name} and {heavy.manifest.name}: encoding views", rows.stop, len(pictures.paths))
-    return files.maps()
+    files = RowFiles(
+        cache / "maps" / _key(light, heavy, pictures, views), _arrays(towers, len(pictures.paths), views), wish=_WISH
+    )
+    arrays = files.arrays
+    try:
+        for rows, pixels in _batches(pictures, towers, views, start=files.done):
+            names = [pictures.paths[row].name for row in rows]
+            files.put(rows, _encode(towers, pixels, names, views, arrays["features"].shape[-2:]))
+            progress(f"{light.manifest.name} and {heavy.manifest.name}: encoding views", rows.stop, len(pictures.paths))
+    finally:
+        files.save()
+    return Maps(arrays["features"], arrays.get("cells"), np.array(arrays["vectors"]))
 
 
 def average_over(features: Float32s, height: int, width: int) -> Float32s:
@@ -133,78 +136,16 @@ def _bounds(number: int, size: int, parts: int) -> tuple[int, int]:
     return number * size // parts, -(-(number + 1) * size // parts)
 
 
-class _Files:
-    """Arrays in a folder that are filled from the first picture to the last, and how many there are."""
-
-    def __init__(self, folder: Path, shapes: dict[str, tuple[int, ...]]) -> None:
-        self._folder = folder
-        self._done_file = folder / "done.json"
-        self.grid = shapes["features"][-2], shapes["features"][-1]
-        self._arrays: dict[str, np.memmap[Any, Any]] = {}
-        self._saved = time.monotonic()
-        self.done = self._open(shapes)
-
-    def put(self, rows: range, values: dict[str, NDArray[Any]]) -> None:
-        """Write the rows of some pictures; now and then, and at the end, they are counted as done."""
-        for name, array in self._arrays.items():
-            array[rows.start : rows.stop] = values[name]
-        if rows.stop == len(self._arrays["vectors"]) or time.monotonic() - self._saved > _SAVE_SECONDS:
-            for array in self._arrays.values():
-                array.flush()  # what is counted must be on the disk
-            write_file(self._done_file, json.dumps({"pictures": rows.stop}).encode())
-            self._saved = time.monotonic()
-
-    def maps(self) -> Maps:
-        return Maps(self._arrays["features"], self._arrays.get("cells"), np.array(self._arrays["vectors"]))
-
-    def _open(self, shapes: dict[str, tuple[int, ...]]) -> int:
-        """Open the arrays and return how many pictures they hold; they are made anew unless all is as it should be."""
-        try:
-            done = int(json.loads(self._done_file.read_bytes())["pictures"])
-            found = {
-                name: np.load(self._path(name), mmap_mode="r") for name in shapes
-            }  # "r+" would lengthen a cut file
-            if 0 <= done <= shapes["vectors"][0] and all(found[name].shape == shapes[name] for name in shapes):
-                self._arrays = {name: np.load(self._path(name), mmap_mode="r+") for name in shapes}
-                return done
-        except (OSError, ValueError, KeyError, TypeError):  # not there, or not whole
-            pass
-        shutil.rmtree(self._folder, ignore_errors=True)
-        self._folder.mkdir(parents=True)
-        _check_room(self._folder, shapes)
-        for name, shape in shapes.items():
-            kind = _kind(name)
-            self._arrays[name] = np.lib.format.open_memmap(self._path(name), mode="w+", dtype=kind, shape=shape)
-        return 0
-
-    def _path(self, name: str) -> Path:
-        return self._folder / f"{name}.npy"
-
-
-def _kind(name: str) -> type[np.float32] | type[np.float16]:
-    return np.float32 if name == "vectors" else np.float16
-
-
-def _check_room(folder: Path, shapes: dict[str, tuple[int, ...]]) -> None:
-    needed = sum(int(np.prod(shape)) * np.dtype(_kind(name)).itemsize for name, shape in shapes.items())
-    free = shutil.disk_usage(folder).free
-    if needed > _FREE_SHARE * free:
-        raise Refused(
-            f"the feature maps take {needed / 1e9:.1f} GB, and {folder} has {free / 1e9:.1f} GB free; fewer views help "
-            "(--set views=…), or another cache (POCKETLENS_CACHE)"
-        )
-
-
-def _shapes(towers: tuple[ImageEncoder, ImageEncoder], count: int, views: int) -> dict[str, tuple[int, ...]]:
+def _arrays(towers: tuple[ImageEncoder, ImageEncoder], count: int, views: int) -> dict[str, Rows]:
     light, heavy = (tower.spec.features for tower in towers)
     assert light is not None
-    shapes: dict[str, tuple[int, ...]] = {
-        "features": (count, views, light.channels, light.height, light.width),
-        "vectors": (count, views, towers[1].dim),
+    arrays = {
+        "features": Rows((count, views, light.channels, light.height, light.width), np.float16),
+        "vectors": Rows((count, views, towers[1].dim), np.float32),
     }
     if heavy is not None:
-        shapes["cells"] = (count, views, light.height * light.width, heavy.channels)
-    return shapes
+        arrays["cells"] = Rows((count, views, light.height * light.width, heavy.channels), np.float16)
+    return arrays
 
 
 _Pixels = tuple[Uint8s, Uint8s]  # of the light and the heavy tower, (k · views, side, side, 3)
@@ -240,25 +181,29 @@ def _ahead(pool: ThreadPoolExecutor, load: Callable[[int], _Pixels], rows: Seque
 
 
 def _encode(
-    towers: tuple[ImageEncoder, ImageEncoder], pixels: _Pixels, names: Sequence[str], views: int, grid: tuple[int, int]
+    towers: tuple[ImageEncoder, ImageEncoder], pixels: _Pixels, names: Sequence[str], views: int, grid: Sequence[int]
 ) -> dict[str, NDArray[Any]]:
     light, heavy = towers
-    found: dict[str, NDArray[Any]] = {"features": light.encode_features(pixels[0])[1]}
+    found: dict[str, Float32s] = {"features": light.encode_features(pixels[0])[1]}
     if heavy.spec.features is None:
         found["vectors"] = heavy.encode_pixels(pixels[1])
     else:
         found["vectors"], features = heavy.encode_features(pixels[1])
-        found["cells"] = average_over(features, *grid)
-    for name, values in found.items():
-        with np.errstate(over="ignore"):  # found as infinity below
-            values = values.astype(_kind(name)).reshape(len(names), views, *values.shape[1:])
-        good = np.isfinite(values).all(axis=tuple(range(1, values.ndim)))
-        if not good.all():
-            raise FormatError(
-                f"{names[int(np.argmin(good))]}: a tower gives {name} that are NaN or beyond float16; expected numbers"
-            )
-        found[name] = values
-    return found
+        found["cells"] = average_over(features, grid[0], grid[1])
+    return {name: _halved(name, values, names, views) for name, values in found.items()}
+
+
+def _halved(name: str, values: Float32s, names: Sequence[str], views: int) -> NDArray[Any]:
+    """Return an array (k · views, ...) as (k, views, ...), in float16 unless of vectors; `names` are pictures'."""
+    with np.errstate(over="ignore"):  # found as infinity below
+        kept = values.astype(np.float32 if name == "vectors" else np.float16)
+    kept = kept.reshape(len(names), views, *values.shape[1:])
+    good = np.isfinite(kept).all(axis=tuple(range(1, kept.ndim)))
+    if not good.all():
+        raise FormatError(
+            f"{names[int(np.argmin(good))]}: a tower gives {name} that are NaN or beyond float16; expected numbers"
+        )
+    return kept
 
 
 def _key(light: Model, heavy: Model, pictures: Pictures, views: int) -> str:

@@ -120,6 +120,14 @@ def test_it_learns_and_the_held_out_loss_is_of_the_validation_pictures(make: Mak
         assert torch.equal(state, torch.get_rng_state())
 
 
+def test_maps_are_scaled_by_the_training_pictures_alone(make: Make) -> None:
+    task, maps = make()
+    train = split_rows([hashlib.sha256(bytes([row])).hexdigest() for row in range(PICTURES)]).train
+    values = maps.features[train].astype(np.float64).transpose(2, 0, 1, 3, 4).reshape(CHANNELS, -1)
+    np.testing.assert_allclose(task.network.learner.mean.numpy(), values.mean(axis=1), atol=1e-6)
+    np.testing.assert_allclose(1 / task.network.learner.factor.numpy(), values.std(axis=1), rtol=1e-5)
+
+
 def test_the_weight_of_the_alignment(make: Make) -> None:
     losses = []
     for weight in ("0", "1", "2"):

@@ -16,7 +16,6 @@ from pocketlens.encoder import ImageEncoder
 from pocketlens.errors import BadImage, FormatError, Refused
 from pocketlens.model import Model
 from pocketlens.picture import decode, preprocess
-from pocketlens_export.tokens import maps as module
 from pocketlens_export.tokens.maps import Maps, Pictures, average_over, encode_maps
 from pocketlens_export.views import take_view
 from tests.export.tokens.models import CHANNELS, GRID, write_towers
@@ -112,12 +111,9 @@ def test_maps_are_kept_until_a_tower_or_a_picture_changes(encode: Encode, listed
     assert told.done == [8, 16, 19]
 
 
-def test_a_stopped_run_goes_on_and_gives_the_same_bytes(
-    encode: Encode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stopped_run_goes_on_and_gives_the_same_bytes(encode: Encode, tmp_path: Path) -> None:
     whole = encode()
     shutil.rmtree(tmp_path / "maps")
-    monkeypatch.setattr(module, "_SAVE_SECONDS", 0.0)
     with pytest.raises(Stopped):
         encode(Told(stop_at=8))
     told = Told()
@@ -133,7 +129,7 @@ def test_a_stopped_run_goes_on_and_gives_the_same_bytes(
 def test_spoilt_files_are_made_again(encode: Encode, tmp_path: Path, spoil: str) -> None:
     whole = np.array(encode().features)
     (file,) = (tmp_path / "maps").rglob(spoil)
-    file.write_bytes(file.read_bytes()[:-3] if spoil != "done.json" else b'{"pictures": 90}')
+    file.write_bytes(file.read_bytes()[:-3] if spoil != "done.json" else b'{"rows": 90}')
     assert np.array_equal(encode().features, whole)
 
 
@@ -175,7 +171,7 @@ def test_a_full_disk_is_told_before_anything_is_encoded(encode: Encode, monkeypa
     usage = shutil.disk_usage("/")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=100_000))
     told = Told()
-    with pytest.raises(Refused, match=r"the feature maps take 0\.0 GB, and .* has 0\.0 GB free; fewer views"):
+    with pytest.raises(Refused, match=r"the arrays take 0\.0 GB, and .* has 0\.0 GB free; fewer views"):
         encode(told)
     assert told.done == []
 
