@@ -80,6 +80,8 @@ class RowFiles:
         """Open the arrays and return how many rows they hold; None unless all is as it should be."""
         try:
             done = int(json.loads(self._done_file.read_bytes())["rows"])
+            for name in arrays:  # a file that was cut short is refused here; opened to be written it would be filled up
+                np.load(self._path(name), mmap_mode="r", allow_pickle=False)
             self.arrays = {name: np.load(self._path(name), mmap_mode="r+", allow_pickle=False) for name in arrays}
         except (OSError, ValueError, KeyError, TypeError):  # not there, or not whole
             return None

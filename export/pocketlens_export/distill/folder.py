@@ -17,7 +17,7 @@ from pocketlens.compose.method import Value
 from pocketlens.errors import FormatError, MissingPart
 from pocketlens.files import new_folder, sha256_of, write_file
 from pocketlens.inspect import verify
-from pocketlens.model import GOLDEN, MANIFEST, Model, ModelManifest, Source
+from pocketlens.model import GOLDEN, MANIFEST, Features, Model, ModelManifest, Source
 from pocketlens.picture import preprocess
 from pocketlens_export import golden
 from pocketlens_export.architecture import Architecture
@@ -34,6 +34,7 @@ from pocketlens_export.fit.seal import seal
 from pocketlens_export.fit.training import Curve, Report, Schedule, checkpoint_path, schedule_of, train
 from pocketlens_export.folder import Draft, export_image, picture_spec
 from pocketlens_export.samples import sample_pictures
+from pocketlens_export.space import space_id
 from pocketlens_export.split import Split, split_rows
 
 MIN_PICTURES = 64
@@ -214,13 +215,16 @@ def _export(request: Request, folder: Path, clip: Clip, weights: bytes, say: Cal
     draft = Draft(folder, say)
     export_image(clip, spec, pixels, None, draft)
     golden.write_golden(folder / GOLDEN, draft.arrays)
+    name = request.name or f"{request.light.name}-in-{heavy.name}"
+    own = space_id(name, clip.model.visual, clip.preprocessing)
+    features = None if draft.features is None else Features(own, *draft.features)
     return ModelManifest(
-        name=request.name or f"{request.light.name}-in-{heavy.name}",
+        name=name,
         licence=request.licence or f"distilled from {heavy.name}: {heavy.licence}",
         source=Source(request.light.name, f"sha256:{hashlib.sha256(weights).hexdigest()}"),
         space=heavy.space,
         text=None,
-        image=spec,
+        image=dataclasses.replace(spec, features=features),
         inversion={},
         concepts=None,
         quality=draft.quality,
