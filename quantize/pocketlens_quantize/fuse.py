@@ -68,6 +68,7 @@ def fuse_products(model: onnx.ModelProto) -> int:
     onnxruntime makes the same of the product when it opens the file, but leaves the bias outside. Changes `model`.
     """
     makers, known, readers = producers(model), constants(model), consumers(model)
+    outputs = {value.name for value in model.graph.output}
     replaced: dict[str, onnx.NodeProto] = {}  # by the name of the node whose place it takes
     for node in model.graph.node:
         factors = [makers.get(name) for name in node.input] if node.op_type == "MatMul" else []
@@ -77,7 +78,7 @@ def fuse_products(model: onnx.ModelProto) -> int:
         if weight not in known:
             continue
         last, bias, after = node, "", readers.get(node.output[0], [])
-        if len(after) == 1 and after[0].op_type == "Add":
+        if len(after) == 1 and after[0].op_type == "Add" and node.output[0] not in outputs:
             other = next(name for name in after[0].input if name != node.output[0])
             if other in known and len(known[other].dims) == 1:
                 last, bias = after[0], other

@@ -121,7 +121,10 @@ def prepare(model: onnx.ModelProto) -> onnx.ModelProto:
 def expose(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
     """Return a copy whose outputs also hold the named float32 values."""
     exposed = copy_of(model)
-    exposed.graph.output.extend(helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in names)
+    given = {value.name for value in model.graph.output}
+    exposed.graph.output.extend(
+        helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in names if name not in given
+    )
     return exposed
 
 

@@ -13,7 +13,7 @@ from pocketlens._types import Float32s
 from pocketlens_quantize import metrics
 from pocketlens_quantize.gate import Gate
 from pocketlens_quantize.inputs import Side
-from pocketlens_quantize.session import alternate, embed, open_session, ratio
+from pocketlens_quantize.session import alternate, embed, features_cosines, open_session, ratio
 
 TowerName: TypeAlias = Literal["text", "image"]
 ROUNDS = 200
@@ -58,8 +58,11 @@ def measure(pairs: Mapping[TowerName, Pair], side: Side, *, timed: bool) -> dict
                 metrics.cosines(batched, embedded[tower][: len(batched)]).min()
             ),
         }
+        float32 = open_session(pair.float32)
+        if (alike := features_cosines(float32, session, feeds[tower])) is not None:
+            found[f"{tower}_features_cosine_mean"] = float(alike.mean())
         if timed:
-            times = alternate({"float": open_session(pair.float32), "smaller": session}, feeds[tower], rounds=ROUNDS)
+            times = alternate({"float": float32, "smaller": session}, feeds[tower], rounds=ROUNDS)
             found |= _latencies(tower, times["float"], times["smaller"])
     found |= _agreements(side, embedded["text"], embedded["image"])
     return {name: round(value, 6) for name, value in found.items()}

@@ -65,6 +65,7 @@ def proof_rows(quality: Mapping[str, float], towers: Sequence[str]) -> list[tupl
         ("cosine to float32: mean", "{cosine_mean:.5f}", 1),
         ("cosine: 1st percentile", "{cosine_p1:.5f}", 1),
         ("cosine: least", "{cosine_min:.5f}", 1),
+        ("cosine of features to float32's: mean", "{features_cosine_mean:.5f}", 1),
         ("cosine alone against in a padded batch: least", "{cosine_alone_and_in_batch_min:.6f}", 1),
         ("agreement@1 with float32's exact answers, int8 on int8", "{agreement_at_1_int8_on_int8:.4f}", 1),
         ("agreement@10, int8 on int8", "{agreement_at_10_int8_on_int8:.4f}", 1),

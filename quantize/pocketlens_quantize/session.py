@@ -21,6 +21,7 @@ from pocketlens_quantize.graph import WEIGHTED, consumers, weighted_nodes
 
 Feed: TypeAlias = Mapping[str, NDArray[Any]]
 
+_EMBEDDING = ["embedding"]  # what queries are searched by; features are a second output of some image towers
 _PASSES = re.compile(r"(_nchwc|_token_\d+|_quant|_Q[48]|/duplicated\w*)+$")  # what onnxruntime adds to a node's name
 
 
@@ -58,19 +59,30 @@ def open_session(model: onnx.ModelProto | bytes | Path, *, profile: Path | None 
 
 def embed(session: Any, feeds: Sequence[Feed]) -> Float32s:
     """Return the embeddings, float32 (n, dim), of feeds run one after the other."""
-    return np.concatenate([session.run(["embedding"], feed)[0] for feed in feeds])
+    return np.concatenate([session.run(_EMBEDDING, feed)[0] for feed in feeds])
+
+
+def features_cosines(expected: Any, found: Any, feeds: Sequence[Feed]) -> Float32s | None:
+    """Return the cosine of each feed's features by two sessions, flattened, float32 (n,); None where one gives none."""
+    if any(all(value.name != "features" for value in session.get_outputs()) for session in (expected, found)):
+        return None
+    near = []
+    for feed in feeds:  # one at a time: all of them would fill the memory
+        first, second = (session.run(["features"], feed)[0].ravel() for session in (expected, found))
+        near.append(float(first @ second / (np.linalg.norm(first) * np.linalg.norm(second))))
+    return np.array(near, dtype=np.float32)
 
 
 def alternate(sessions: Mapping[str, Any], feeds: Sequence[Feed], *, rounds: int) -> dict[str, NDArray[np.float64]]:
     """Return each session's times in milliseconds, (rounds,): every round runs one feed through all, by turns."""
     times: dict[str, list[float]] = defaultdict(list)
     for name, session in sessions.items():
-        session.run(None, feeds[0])  # the first run allocates
+        session.run(_EMBEDDING, feeds[0])  # the first run allocates
         times[name] = []
     for turn in range(rounds):
         for name, session in sessions.items():
             start = time.perf_counter()
-            session.run(None, feeds[turn % len(feeds)])
+            session.run(_EMBEDDING, feeds[turn % len(feeds)])
             times[name].append((time.perf_counter() - start) * 1e3)
     return {name: np.array(found) for name, found in times.items()}
 

@@ -34,7 +34,7 @@ def silent(_: str) -> None:
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A float32 model folder; read-only."""
-    return towers.write_model(tmp_path_factory.mktemp("models") / "towers")
+    return towers.write_model(tmp_path_factory.mktemp("models") / "towers", image=towers.image_tower(features=True))
 
 
 @pytest.fixture(scope="module")
@@ -154,6 +154,16 @@ def test_the_proof_has_every_case(made: Made) -> None:
     assert {f"{tower}_agreement_at_{k}_int8_on_{gallery}" for tower in ("text", "image") for k in (1, 10)
             for gallery in ("int8", "float")} <= set(manifest.quality)  # fmt: skip
     assert manifest.quality["text_cosine_alone_and_in_batch_min"] >= 0.9999
+
+
+def test_features_stay_and_their_fidelity_is_in_the_proof(made: Made, source: Path) -> None:
+    out, manifest, _ = made
+    assert manifest.image is not None and manifest.image.features == towers.FEATURES
+    assert 0.9 < manifest.quality["image_features_cosine_mean"] < 1
+    assert "| cosine of features to float32's: mean | - | 0.9" in (out / "quantization.md").read_text()
+    pixels = towers.pictures(3, seed=33)
+    before, after = (ImageEncoder(Model.open(folder)).encode_features(pixels)[1] for folder in (source, out))
+    assert cosine(before.reshape(3, -1), after.reshape(3, -1)).min() > 0.9
 
 
 def test_golden_values_stay_those_of_float_with_bars_from_the_table(made: Made, source: Path) -> None:

@@ -250,6 +250,19 @@ def test_a_sum_with_another_value_is_no_bias(rng: np.random.Generator) -> None:
     np.testing.assert_allclose(run(model, feed), expected, atol=1e-4)
 
 
+def test_a_product_that_is_an_output_keeps_its_bias_outside() -> None:
+    model = quantized(U8)
+    [product] = {node.output[0] for node in model.graph.node if node.name == "layer1.down.product.MatMul"}
+    model.graph.output.append(onnx.helper.make_tensor_value_info(product, TensorProto.FLOAT, None))
+    fused = copy_of(model)
+    assert fuse_products(fused) == 12
+    [made] = [node for node in fused.graph.node if product in node.output]
+    assert made.op_type == "MatMulIntegerToFloat" and not made.input[6]
+    np.testing.assert_allclose(
+        towers.run_all(fused, towers.text_feeds(4)), towers.run_all(model, towers.text_feeds(4)), atol=1e-5
+    )
+
+
 def test_a_graph_without_int8_products_is_left_as_it_is() -> None:
     model = prepare(towers.text_tower())
     before = model.SerializeToString()

@@ -21,7 +21,7 @@ from pocketlens.files import sha256_of
 from pocketlens.manifest import write_manifest
 from pocketlens.model import FORMAT, VERSION, FileRecord, Model
 from pocketlens_quantize.ort_format import convert_to_ort, write_operators
-from tests.colours import SIDE, expected_picture, expected_text
+from tests.colours import SIDE, expected_features, expected_picture, expected_text
 
 Array = NDArray[np.float32]
 CHANNELS = 32  # a multiple of every block size, so that a full build would block them
@@ -126,6 +126,8 @@ def test_encoders_open_an_ort_file_by_its_path(colours: Path, tmp_path: Path, rn
     ids = np.array([[2, 4, 3], [2, 6, 3]])
     converted = Model.open(tmp_path)
     np.testing.assert_allclose(ImageEncoder(converted).encode_pixels(pixels), expected_picture(pixels), atol=1e-6)
+    _, features = ImageEncoder(converted).encode_features(pixels)
+    np.testing.assert_allclose(features, expected_features(pixels), atol=1e-6)
     np.testing.assert_allclose(TextEncoder(converted).encode_ids(ids), expected_text(ids), atol=1e-6)
 
 

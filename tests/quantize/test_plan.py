@@ -8,6 +8,7 @@ import pytest
 from onnx import TensorProto, numpy_helper
 
 from pocketlens_quantize.plan import Plan, Tower
+from pocketlens_quantize.session import embed, features_cosines, open_session
 from pocketlens_quantize.target import Target
 from tests.quantize import towers
 from tests.quantize.towers import cosine, operators, run_all
@@ -59,6 +60,20 @@ def test_every_plan_makes_a_smaller_file_that_runs(both: dict[str, Tower], kind:
     assert "ConvInteger" not in operators(built)
     assert built.ByteSize() < (0.65 if kind == "image" or plan.method == "float16" else 0.4) * tower.model.ByteSize()
     assert {entry.domain for entry in built.opset_import} <= {"", "ai.onnx.ml", "com.microsoft"}
+
+
+@pytest.mark.parametrize("plan", IMAGE_PLANS, ids=lambda plan: plan.label)
+def test_a_second_output_survives_and_changes_nothing_else(both: dict[str, Tower], plan: Plan) -> None:
+    plain, feeds = both["image"], fresh("image")
+    seeing = Tower("image", towers.image_tower(features=True), towers.picture_feeds(32), plain.target)
+    session = open_session(seeing.build(plan))
+    assert [(value.name, value.type, value.shape) for value in session.get_outputs()] == [
+        ("embedding", "tensor(float)", ["n", towers.DIM]),
+        ("features", "tensor(float)", ["n", 4 * towers.CHANNELS, 4, 4]),
+    ]
+    near = features_cosines(open_session(seeing.model), session, feeds)
+    assert near is not None and near.min() > 0.94
+    np.testing.assert_allclose(embed(session, feeds), embed(open_session(plain.build(plan)), feeds), atol=1e-6)
 
 
 @EVERY

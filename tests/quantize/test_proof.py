@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 
 from pocketlens_quantize.gate import Gate
@@ -122,6 +123,25 @@ def test_recall_is_of_labelled_texts(
     hits = [bool(found[number] & set(labels)) for number, labels in enumerate(LABELS) if labels]
     assert quality[f"text_recall_at_{k}_{query}_on_{gallery}"] == pytest.approx(sum(hits) / len(hits), abs=1e-6)
     assert quality["text_labelled"] == N / 2
+
+
+def test_the_fidelity_of_features_is_that_of_numpy(tmp_path: Path, side: Side) -> None:
+    tower = Tower("image", towers.image_tower(features=True), towers.picture_feeds(16), TARGET)
+    pair = Pair(tmp_path / "image.onnx", tmp_path / "image8.onnx")
+    onnx.save(tower.model, str(pair.float32))
+    onnx.save(tower.build(Plan("static", "minmax")), str(pair.smaller))
+    found = measure({"image": pair}, dataclasses.replace(side, texts=[], labels=[]), timed=False)
+    maps = []
+    for path in (pair.float32, pair.smaller):
+        session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+        maps.append([session.run(["features"], feed)[0].ravel().astype(np.float64) for feed in side.pictures])
+    near = [float(a @ b / np.sqrt((a @ a) * (b @ b))) for a, b in zip(*maps, strict=True)]
+    assert found["image_features_cosine_mean"] == pytest.approx(np.mean(near), abs=2e-6)
+    assert 0.9 < np.mean(near) < 0.99999
+
+
+def test_towers_without_features_have_no_figure_of_them(quality: dict[str, float]) -> None:
+    assert not [name for name in quality if "features" in name]
 
 
 def test_untimed_towers_have_no_latency(quality: dict[str, float]) -> None:

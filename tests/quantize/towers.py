@@ -20,7 +20,7 @@ from PIL import Image
 
 from pocketlens.files import sha256_of
 from pocketlens.manifest import write_manifest
-from pocketlens.model import FORMAT, VERSION, FileRecord, ModelManifest, PictureSpec, Source, Space, TextSpec
+from pocketlens.model import FORMAT, VERSION, Features, FileRecord, ModelManifest, PictureSpec, Source, Space, TextSpec
 from pocketlens_quantize.queries import sample_queries
 
 Array: TypeAlias = NDArray[Any]
@@ -31,6 +31,7 @@ Feed: TypeAlias = Mapping[str, Array]
 TOKENS, WIDTH, HEADS, DIM = 1_200, 64, 4, 24
 CONTEXT = 16
 SIDE, CHANNELS = 32, 16
+FEATURES = Features("towers@" + "0" * 64, 4 * CHANNELS, SIDE // 8, SIDE // 8)
 
 
 class Graph:
@@ -197,7 +198,9 @@ def text_batches(feeds: Sequence[Feed], *, size: int = 8) -> list[dict[str, Arra
     return batches
 
 
-def image_tower(*, seed: int = 0, outlier: float = 1.0, std: Sequence[float] = (0.5, 0.5, 0.5)) -> onnx.ModelProto:
+def image_tower(
+    *, seed: int = 0, outlier: float = 1.0, std: Sequence[float] = (0.5, 0.5, 0.5), features: bool = False
+) -> onnx.ModelProto:
     """Return an image tower by the contract: pixels to embedding.
 
     Args:
@@ -205,6 +208,7 @@ def image_tower(*, seed: int = 0, outlier: float = 1.0, std: Sequence[float] = (
         outlier: what one channel between the convolutions "wide" and "narrow" is multiplied by, and divided by again:
             the tower computes the same, but one scale for all channels rounds the others to nothing.
         std: of the three channels; the mean is 0.5 of all.
+        features: whether the map before the mean is a second output, `FEATURES`.
     """
     rng = np.random.default_rng(seed)
     graph = Graph()
@@ -224,7 +228,8 @@ def image_tower(*, seed: int = 0, outlier: float = 1.0, std: Sequence[float] = (
     graph.tensors["narrow.weight"][:, 3] /= outlier
     value = graph.add("Add", "sum", value, narrow)
     value = _conv(graph, rng, "down", value, CHANNELS, 2 * CHANNELS, kernel=3, strides=[2, 2], clip=True)
-    value = _conv(graph, rng, "end", value, 2 * CHANNELS, 4 * CHANNELS, kernel=1, strides=[2, 2])
+    end = "features" if features else "end"
+    value = _conv(graph, rng, end, value, 2 * CHANNELS, 4 * CHANNELS, kernel=1, strides=[2, 2])
     value = graph.add("ReduceMean", "mean", value, graph.constant("sides", np.array([2, 3])), keepdims=0)
     projection = (rng.standard_normal((DIM, 4 * CHANNELS)) / 8).astype(np.float32)
     graph.constant("head.weight", projection)
@@ -233,7 +238,11 @@ def image_tower(*, seed: int = 0, outlier: float = 1.0, std: Sequence[float] = (
     graph.add("LpNormalization", "embedding", value, axis=-1, p=2)
     inputs = [helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["n", SIDE, SIDE, 3])]
     _centre(graph, inputs, picture_batches(picture_feeds(64)))
-    return graph.model(inputs, dims=["n", DIM])
+    model = graph.model(inputs, dims=["n", DIM])
+    if features:
+        shape: list[str | int | None] = ["n", FEATURES.channels, FEATURES.height, FEATURES.width]
+        model.graph.output.append(helper.make_tensor_value_info("features", TensorProto.FLOAT, shape))
+    return model
 
 
 def _conv(
@@ -310,7 +319,7 @@ def write_model(folder: Path, *, image: onnx.ModelProto | None = None, tokenizer
         ),
         image=PictureSpec(
             file="image.onnx", precision="float32", opset=20, side=SIDE, mode="shortest", interpolation="bilinear",
-            features=None,
+            features=FEATURES if len(graphs["image"].graph.output) > 1 else None,
         ),
         inversion={},
         concepts=None,
