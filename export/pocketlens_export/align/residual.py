@@ -24,7 +24,7 @@ CROSS_WEIGHT = 0.7482  # RAML's lambda 1 (WACV 2023), by its code
 _WIDTH = 512
 _BATCH, _RATE, _DECAY = 256, 1e-3, 0.01
 _ROUND = 100  # steps between two looks at the validation pairs
-_ROUNDS, _PATIENCE = 60, 5
+_ROUNDS, _PATIENCE = 40, 5
 
 
 class Residual(nn.Module):
@@ -71,7 +71,7 @@ def fit_residual(
 ) -> Fitted:
     """Return the map with the highest mean cosine on the validation pairs, which are looked at every 100 steps.
 
-    Step 0 is the ridge map. Training ends 500 steps after the best one, and after 6,000 in any case. The same seed and
+    Step 0 is the ridge map. Training ends 500 steps after the best one, and after 4,000 in any case. The same seed and
     threads give the same map.
 
     Args:
