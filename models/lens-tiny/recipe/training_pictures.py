@@ -140,9 +140,11 @@ def main() -> None:
         parser.error(f"{out} is not empty")
     out.mkdir(parents=True, exist_ok=True)
     counts = write(arguments.cache.resolve(), out, arguments.workers)
-    print("\nsplit\tsource\tlicence\tpictures")
-    for (part, source, licence), count in sorted(counts.items()):
-        print(f"{part}\t{source}\t{licence}\t{count}")
+    print("\nsplit\tsource\tpictures\tlicences")
+    for part, source in sorted({key[:2] for key in counts}):
+        own = {licence: count for (*key, licence), count in counts.items() if key == [part, source]}
+        licences = ", ".join(sorted(own)) if source != "composite" else "those of both parts"
+        print(f"{part}\t{source}\t{sum(own.values())}\t{licences}")
     print(f"{sum(counts.values())} pictures")
 
 
