@@ -38,6 +38,7 @@ from pocketlens_export.space import space_id
 from pocketlens_export.split import Split, split_rows
 
 MIN_PICTURES = 64
+MAX_TEST = 2_000  # test pictures that queries are made of, at most
 _SAMPLES = 60  # generated pictures that parity is measured on, as in `pocketlens export`
 _PACKAGES = ("pocketlens", "torch", "open_clip_torch", "timm", "onnx", "onnxscript", "onnxruntime")
 
@@ -191,7 +192,7 @@ def _write(
     weights = checkpoint_bytes(clip.model.visual)
     manifest = _export(request, folder, clip, weights, say)
     seal(folder, manifest)
-    test = data.split.test
+    test = data.split.test[:MAX_TEST]
     pictures = Unseen(
         tuple(data.pictures.paths[row] for row in test),
         tuple(data.pictures.sha256[row] for row in test),

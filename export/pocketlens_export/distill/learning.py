@@ -19,7 +19,7 @@ HELD_OUT = 1_024  # validation pictures that the held-out loss is taken over, at
 class Student(nn.Module):
     """A light image tower as it is trained: uint8 (n, side, side, 3) RGB -> unit embedding float32 (n, dim).
 
-    Its weights lie with channels last in memory, in which these convolutions train 1.5 to 5 times as fast on a CPU.
+    Its weights lie with channels last in memory, in which such convolutions train up to 5 times as fast on a CPU.
     """
 
     mean: Tensor
