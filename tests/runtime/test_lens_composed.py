@@ -66,7 +66,7 @@ def test_every_method_answers(lens: pocketlens.Lens, pictures: Path, name: str, 
     assert (len(found), found.method, found.why) == (3, name, "asked for")
     assert all(math.isfinite(figure) for hit in found for figure in (hit.score, hit.cosine, hit.z))
     assert [hit.score for hit in found] == sorted((hit.score for hit in found), reverse=True)
-    assert bool(found.names) == (name in ("freedom", "edit", "pdv-names"))
+    assert bool(found.names) == (name in ("freedom", "pdv-names"))
     assert ("negative_strength" in found.parameters) == (negative is not None)
 
 

@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from pocketlens.compose import basic, edit, freedom, inversion, pdv, product, simple, weicom, weimocir
+from pocketlens.compose import basic, freedom, inversion, pdv, product, simple, weicom, weimocir
 from pocketlens.compose.method import Composed, Kit, Method, Query, Value
 from pocketlens.compose.negative import PARAMETERS, Negative, apply_negative
 from pocketlens.compose.values import check_values, unknown
@@ -27,7 +27,6 @@ _RECORDS = (
     weicom.WEICOM,
     weimocir.WEIMOCIR,
     freedom.FREEDOM,
-    edit.EDIT,
     *inversion.METHODS,
     *pdv.METHODS,
 )

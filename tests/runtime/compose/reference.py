@@ -164,28 +164,6 @@ class Reference:
         ]
         return self.by_vectors([self.beyond(texts_vector(np.array(by_text), self.query.texts))], lambda s, _: s[0])
 
-    def edit(self) -> Vector:
-        concepts, encode = self.kit.concepts, self.kit.encode_texts
-        vectors = concepts.vectors.astype(np.float64)
-
-        def z(x: Vector) -> Vector:
-            scores = np.array([x @ c for c in vectors])
-            return np.asarray((scores - scores.mean()) / math.sqrt(((scores - scores.mean()) ** 2).mean()))
-
-        near = sorted(range(len(vectors)), key=lambda i: -(self.v @ vectors[i]))[: int(self.values["names"])]
-        by_text = []
-        for text in self.query.texts:
-            sentences = [encode([f"{concepts.names[i]}, {text.text}"])[0].astype(np.float64) for i in near]
-            by_text.append(
-                n(sum(math.exp(self.v @ vectors[i] / 0.05) * s for i, s in zip(near, sentences, strict=True)))
-            )
-        scores = z(texts_vector(np.array(by_text), self.query.texts)) + z(self.t) / 2 + z(self.v) / 2
-        scores[near[0]] -= float(self.values["own"])
-        best = sorted(range(len(vectors)), key=lambda i: -scores[i])[:3]
-        u = n(sum(math.exp(10 * scores[i]) * vectors[i] for i in best))
-        q = n(u / self.deviation(u) + float(self.values["words"]) * self.t / self.deviation(self.t))
-        return self.by_vectors([self.beyond(q)], lambda s, _: s[0])
-
     def sentences(self, recipe: str) -> tuple[Vector, Vector]:
         ends = {"that": "a photo of $ that ", "comma": "a photo of $ , ", "with": "a photo of $ with ", "plain": "$ "}
         template = str(self.values["template"])
