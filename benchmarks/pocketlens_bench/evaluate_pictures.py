@@ -10,6 +10,7 @@ from PIL import Image
 
 from pocketlens._types import Float32s, Uint8s
 from pocketlens.compose import FeatureMap
+from pocketlens.decoders import SERVER
 from pocketlens.encoder import ImageEncoder
 from pocketlens.errors import BadImage, FormatError
 from pocketlens.items import Item
@@ -84,7 +85,7 @@ class PictureFiles:
                 try:
                     batch[name] = self._pixels(name, encoder)
                 except BadImage as error:
-                    reasons[name] = error.reason
+                    reasons[name] = error.detail
             if batch:
                 vectors.update(zip(batch, encoder.encode_pixels(np.stack(list(batch.values()))), strict=True))
             on_progress(min(start + _BATCH, len(names)))
@@ -97,8 +98,8 @@ class PictureFiles:
     def _pixels(self, name: str, encoder: ImageEncoder) -> Uint8s:
         path, box = self.find(name), self._task.views[name].box
         if path is None:
-            raise BadImage(name, "no file")
-        picture = decode(path)
+            raise BadImage(name, "unreadable", "no file")
+        picture = decode(path, limits=SERVER)
         return preprocess(picture if box is None else crop_square(picture, box), encoder.spec)
 
 
@@ -110,7 +111,9 @@ def crop_square(picture: Image.Image, box: Box) -> Image.Image:
     """
     left, top, right, bottom = (round(edge) for edge in dilate(box, picture.width, picture.height))
     if left >= right or top >= bottom:
-        raise BadImage(str(box), f"the box lies outside of the picture's {picture.width}x{picture.height} pixels")
+        raise BadImage(
+            str(box), "damaged", f"the box lies outside of the picture's {picture.width}x{picture.height} pixels"
+        )
     cropped = picture.crop((left, top, right, bottom))
     side = max(cropped.size)
     square = Image.new("RGB", (side, side))

@@ -1,4 +1,4 @@
-"""The measured tables of README.md, ARCHITECTURE.md and docs/measurements.md, and the plots, from the JSON results.
+"""The measured tables of README.md, ARCHITECTURE.md, docs/asymmetric.md and docs/measurements.md, and the plots, from the JSON results.
 
 So are the methods of docs/composition.md, from the registry.
 
@@ -17,7 +17,7 @@ from typing import Any
 import click
 
 from pocketlens.errors import PocketlensError
-from pocketlens_bench import composed_tables, method_docs
+from pocketlens_bench import asymmetric_plot, asymmetric_tables, composed_tables, method_docs
 from pocketlens_bench.evaluate_plots import draw
 from pocketlens_bench.measure import RESULTS, ROOT, Row, read_report
 from pocketlens_bench.plots import write_plots
@@ -36,6 +36,7 @@ _TITLES = {
     "draft": "Reduced JPEG decoding",
     "imports": "Imports and sizes",
 }
+_ASKED = {"The same emoji by another vendor": "picture", "The picture that a view is of": "view"}
 _PLOTS = {name: f"plots/{name}.svg" for name in ("quantization", "codes", "crossover")}
 
 
@@ -57,9 +58,10 @@ def main(check: bool, root: Path) -> None:
         click.echo(path.relative_to(root).as_posix())
     if not check:
         write_plots(results, root / "docs")
-        composed = read_composed(root)
-        if composed:
-            (root / "docs" / "plots" / f"{composed_tables.NAME}.svg").write_bytes(draw(composed))
+        for name, drawn in ((composed_tables.NAME, draw), (asymmetric_tables.NAME, asymmetric_plot.draw)):
+            found = read_other(root, name)
+            if found:
+                (root / "docs" / "plots" / f"{name}.svg").write_bytes(drawn(found))
 
 
 def read_all(folder: Path) -> Results:
@@ -67,9 +69,9 @@ def read_all(folder: Path) -> Results:
     return {name: read_report(name, folder=folder) for name in ORDER if (folder / f"{name}.json").is_file()}
 
 
-def read_composed(root: Path) -> dict[str, Any]:
-    """Return what `pocketlens eval emojicir` wrote; empty where it has not."""
-    path = root / RESULTS.relative_to(ROOT) / f"{composed_tables.NAME}.json"
+def read_other(root: Path, name: str) -> dict[str, Any]:
+    """Return a result that no script of `python -m pocketlens_bench` wrote; empty where there is none."""
+    path = root / RESULTS.relative_to(ROOT) / f"{name}.json"
     found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     return found
 
@@ -81,14 +83,17 @@ def expected_files(root: Path, results: Results) -> dict[Path, str]:
         PocketlensError: a file that holds a generated part lacks the markers.
     """
     readme, architecture, methods = root / "README.md", root / "ARCHITECTURE.md", root / "docs" / "composition.md"
-    composed = read_composed(root)
+    composed, asymmetric = read_other(root, composed_tables.NAME), read_other(root, asymmetric_tables.NAME)
     text = between(_read(readme), "measured", readme_table(results), readme.name)
     imports = results.get("imports", {}).get("tables", {}).get("Runtime dependencies", [])
+    guide = root / "docs" / "asymmetric.md"
+    compared = [guide] if asymmetric else []
     return {
+        **{path: _with_compared(path, asymmetric) for path in compared},
         readme: between(text, "composed", composed_table(composed), readme.name),
         architecture: between(_read(architecture), "imports", markdown_table(imports), architecture.name),
         methods: between(_read(methods), method_docs.MARKER, method_docs.methods_text(), "docs/composition.md"),
-        root / _MEASUREMENTS: measurements(results) + composed_section(composed),
+        root / _MEASUREMENTS: measurements(results) + composed_section(composed) + asymmetric_section(asymmetric),
     }
 
 
@@ -166,6 +171,34 @@ def composed_section(report: dict[str, Any]) -> str:
     parts += ["".join(f"- {note}\n" for note in (*report["notes"], *skipped))]
     parts += [f"![Composed queries](plots/{composed_tables.NAME}.svg)\n"]
     return "\n" + "\n".join(parts)
+
+
+def asymmetric_table(report: dict[str, Any]) -> str:
+    """Return what docs/asymmetric.md shows of maps and losses."""
+    parts = [asymmetric_tables.source(report)]
+    for title, asked in _ASKED.items():
+        parts.append(f"{title}:\n\n{markdown_table(asymmetric_tables.set_rows(report, asked))}")
+    parts.append(f"Composed queries:\n\n{markdown_table(asymmetric_tables.composed_rows(report))}")
+    return "\n" + "\n".join(parts) + f"\n![Recall against latency](plots/{asymmetric_tables.NAME}.svg)\n\n"
+
+
+def asymmetric_section(report: dict[str, Any]) -> str:
+    """Return what docs/measurements.md says of maps and losses, or nothing where there is no result."""
+    if not report:
+        return ""
+    machine = report["machine"]
+    versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
+    parts = ["## Asymmetric retrieval\n", "What was compared, and how it came out, is told in asymmetric.md.\n"]
+    parts += [f"{machine['processor']}, {report['cores']} cores, {machine['system']}; "]
+    parts[-1] += f"threads: {report['threads']}, of latencies {report['latency_threads']}. {versions}.\n"
+    parts += [f"### Models\n\n{markdown_table(asymmetric_tables.model_rows(report))}"]
+    made = "".join(f"- {name}: `{command}`\n" for name, command in report["study"]["commands"].items())
+    parts += [f"### How they were made, from {report['study']['pictures']:,} pictures\n\n{made}"]
+    return "\n" + "\n".join(parts)
+
+
+def _with_compared(path: Path, report: dict[str, Any]) -> str:
+    return between(_read(path), asymmetric_tables.MARKER, asymmetric_table(report), f"docs/{path.name}")
 
 
 def _section(name: str, result: dict[str, Any]) -> str:

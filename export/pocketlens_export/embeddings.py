@@ -19,11 +19,12 @@ import numpy as np
 import onnxruntime as ort
 
 from pocketlens._types import Float32s
+from pocketlens.decoders import SERVER
 from pocketlens.encoder import ImageEncoder, TextEncoder
 from pocketlens.errors import FormatError
 from pocketlens.files import read_arrays, sha256_of, write_file
 from pocketlens.model import Model, PictureSpec
-from pocketlens_export.gallery.scan import MAX_FILE_BYTES, SUFFIXES, Loaded, Skipped, list_files, load_all
+from pocketlens_export.gallery.scan import Loaded, Skipped, list_files, load_all
 
 Progress = Callable[[str, int, int], None]
 """Told of a stage: its name, how much is done, and of how much."""
@@ -278,7 +279,9 @@ def _digest(path: Path) -> str | None:
     """Return a file's hash; None where it is no file that could be a picture."""
     try:
         path.name.encode()
-        usable = path.suffix.lower() in SUFFIXES and path.is_file() and path.stat().st_size <= MAX_FILE_BYTES
+        usable = (
+            path.suffix.lower() in SERVER.suffixes() and path.is_file() and path.stat().st_size <= SERVER.file_bytes
+        )
         return sha256_of(path) if usable else None
     except (OSError, UnicodeEncodeError):
         return None

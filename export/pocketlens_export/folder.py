@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from pocketlens._types import Float32s, Int64s, Uint8s
+from pocketlens.decoders import SERVER
 from pocketlens.errors import BadImage, PocketlensError
 from pocketlens.files import new_folder, sha256_of, write_file
 from pocketlens.inspect import verify
@@ -32,7 +33,7 @@ from pocketlens.model import (
     Space,
     TextSpec,
 )
-from pocketlens.picture import FORMATS, load_pixels, preprocess
+from pocketlens.picture import load_pixels, preprocess
 from pocketlens_export import golden, graph, parity
 from pocketlens_export.architecture import Architecture
 from pocketlens_export.clip import Clip, Weights, load_clip
@@ -250,13 +251,13 @@ def _with_own(
     found = []
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         try:
-            found.append(load_pixels(path, spec))
+            found.append(load_pixels(path, spec, limits=SERVER))
         except BadImage:
             continue
         if len(found) == _COMPARED:
             break
     if not found:
-        raise PocketlensError(f"{folder} holds no readable picture, expected {', '.join(FORMATS)}")
+        raise PocketlensError(f"{folder} holds no readable picture, expected files of {', '.join(SERVER.formats)}")
     own = np.stack(found)
     return np.concatenate([pixels, own]), np.concatenate([expected, clip.encode_pixels(own)])
 

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from pocketlens._types import Float32s
+from pocketlens.decoders import SERVER
 from pocketlens.encoder import ImageEncoder
 from pocketlens.model import Model
 from pocketlens.picture import decode, preprocess
@@ -71,7 +72,7 @@ def encode_views(
     try:
         for start in range(0, len(missing), _BATCH):
             rows = missing[start : start + _BATCH]
-            views = [take_view(decode(paths[row]), sha256[row], seed=seed) for row in rows]
+            views = [take_view(decode(paths[row], limits=SERVER), sha256[row], seed=seed) for row in rows]
             vectors = encoder.encode_pixels(np.stack([preprocess(view, encoder.spec) for view in views]))
             store.add([keys[row] for row in rows], vectors, [f"a view of {paths[row].name}" for row in rows])
             progress(f"{model.manifest.name}: encoding views", start + len(rows), len(missing))

@@ -16,12 +16,13 @@ from pathlib import Path
 import numpy as np
 
 from pocketlens._types import Uint8s
+from pocketlens.decoders import SERVER
 from pocketlens.errors import BadImage, FormatError
 from pocketlens.model import PictureSpec
 from pocketlens.picture import load_pixels
 from pocketlens_quantize.queries import sample_queries
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})  # those that `index` takes
+SUFFIXES = SERVER.suffixes()  # those that `index` takes
 MIN_A_SIDE = 64  # the worst 5 % of 64 are three; a tail of fewer says nothing
 MAX_PICTURES = 512  # a side: they take 77 MB at 224 pixels
 MAX_TEXTS = 1_000  # a side
@@ -195,10 +196,10 @@ def _load(path: Path, spec: PictureSpec) -> Uint8s:
     try:
         str(path).encode()
     except UnicodeEncodeError as error:
-        raise BadImage(str(path), "its name is not valid UTF-8") from error
+        raise BadImage(str(path), "unreadable", "its name is not valid UTF-8") from error
     if not path.is_file():
-        raise BadImage(str(path), "not a regular file")  # reading a pipe would wait forever
-    return load_pixels(path, spec)
+        raise BadImage(str(path), "unreadable", "not a regular file")  # reading a pipe would wait forever
+    return load_pixels(path, spec, limits=SERVER)
 
 
 def _hash_of(pixels: Uint8s) -> bytes:

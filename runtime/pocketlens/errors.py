@@ -15,6 +15,7 @@ A message names the file, what was found and what was expected.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 
 class PocketlensError(Exception):
@@ -41,12 +42,22 @@ class MissingPart(PocketlensError):
     """The bundle, model or installation lacks a part that the call needs."""
 
 
-class BadImage(PocketlensError):
-    """A picture cannot be decoded. `reason` is one line without the file's name."""
+ImageReason: TypeAlias = Literal["unreadable", "format", "too large", "truncated", "damaged"]
 
-    def __init__(self, name: str, reason: str) -> None:
-        super().__init__(f"{name}: cannot be read as a picture: {reason}")
-        self.reason = reason
+
+class BadImage(PocketlensError):
+    """A picture cannot be decoded.
+
+    Attributes:
+        reason: "unreadable" (there is no file, or it cannot be read), "format" (of none that is read), "too large",
+            "truncated" (it ends too early) or "damaged".
+        detail: one line without the file's name.
+    """
+
+    def __init__(self, name: str, reason: ImageReason, detail: str) -> None:
+        super().__init__(f"{name}: cannot be read as a picture: {detail}")
+        self.reason: ImageReason = reason
+        self.detail = detail
 
 
 class BadQuery(PocketlensError, ValueError):

@@ -204,7 +204,7 @@ def _remembered(cache: _Cache, picture: Picture, encode: Callable[[Picture], Flo
     try:
         rows = cache.rows([key], lambda _: encode(content)[np.newaxis])
     except BadImage as error:
-        raise error if isinstance(picture, bytes) else BadImage(str(picture), error.reason) from error
+        raise error if isinstance(picture, bytes) else BadImage(str(picture), error.reason, error.detail) from error
     return np.asarray(rows[0])
 
 

@@ -12,8 +12,9 @@ import io
 import stat
 import threading
 import warnings
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
@@ -21,74 +22,89 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from pocketlens._types import Uint8s
-from pocketlens.errors import BadImage, BadQuery
+from pocketlens.containers import excess_of, format_of, is_cut, starts_a_picture
+from pocketlens.decoders import DEVICE, FORMATS, Limits
+from pocketlens.errors import BadImage, BadQuery, ImageReason
+from pocketlens.exif import Exif, find_exif, read_exif
 from pocketlens.model import PictureSpec
+from pocketlens.rgb import NoWhite, to_rgb
 
 Picture: TypeAlias = bytes | str | Path | Image.Image
 
-FORMATS = (
-    "JPEG",
-    "PNG",
-    "WEBP",
-    "GIF",
-    "BMP",
-    "TIFF",
-)  # never formats with an interpreter or a poor record behind them
-MAX_PIXELS = 100_000_000
-MAX_BYTES = 8 * MAX_PIXELS  # of a file that is read whole: four uncompressed channels of 16 bits
+DRAFT_FACTOR = 6  # a JPEG may be decoded at 1/2, 1/4 or 1/8 while its sides stay this many times the tower's
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
-def load_pixels(picture: Picture, spec: PictureSpec) -> Uint8s:
+@dataclass(frozen=True, slots=True)
+class Upright:
+    """A decoded picture.
+
+    Attributes:
+        image: upright, on white and in RGB; a JPEG's may be reduced.
+        width, height: of the upright picture before it was reduced, in pixels.
+        taken: the camera's local time, as "2024:07:31 18:30:00"; None where the picture does not say.
+    """
+
+    image: Image.Image
+    width: int
+    height: int
+    taken: str | None
+
+
+def load_pixels(picture: Picture, spec: PictureSpec, *, limits: Limits = DEVICE) -> Uint8s:
     """Return the tower's input for one picture, uint8 (side, side, 3) RGB.
 
     Raises:
         BadImage: the picture cannot be decoded.
         BadQuery: it is neither bytes, a path nor a PIL image.
     """
-    return preprocess(decode(picture), spec)
+    return preprocess(load_upright(picture, side=spec.side, limits=limits).image, spec)
 
 
-def decode(picture: Picture) -> Image.Image:
-    """Return the picture upright, on white and in RGB.
+def decode(picture: Picture, *, limits: Limits = DEVICE) -> Image.Image:
+    """Return the picture upright, on white, in RGB and in its full size; see `load_upright` for the errors."""
+    return load_upright(picture, limits=limits).image
 
-    JPEGs are decoded whole. libjpeg's reduced decoding is three times faster on a phone's photo, but no factor keeps
-    lens-base's embedding within the bar of 0.9999 (benchmarks/results/draft.json).
+
+def load_upright(picture: Picture, *, side: int | None = None, limits: Limits = DEVICE) -> Upright:
+    """Decode a picture; the conversions are listed in docs/pictures.md.
+
+    Args:
+        picture: bytes, the path of a file, or a PIL image.
+        side: of the tower that it is for. A JPEG whose sides are at least 12 times as long is reduced by libjpeg while
+            it is decoded, to no less than 6 times: a 12-megapixel photo takes half the time, a 50-megapixel one a
+            sixteenth of the memory, and lens-base's embedding stays at a cosine of 0.9993 or more
+            (benchmarks/results/draft.json). What the caller gives as a PIL image is never reduced.
+        limits: what is read, and how large it may be. A PIL image need only keep to the most pixels of any format.
 
     Raises:
         BadImage: the picture cannot be decoded.
         BadQuery: it is neither bytes, a path nor a PIL image.
     """
     name = _name_of(picture)
-    try:
-        with _no_warnings, _opened(picture) as image:
-            pixels = image.width * image.height
-            if not 0 < pixels <= MAX_PIXELS:
-                raise BadImage(name, f"{image.width}x{image.height} pixels, expected 1 to {MAX_PIXELS}")
-            rgb = _to_rgb(image)  # loads it: before, a TIFF still has the orientation that Pillow then applies
-            return _upright(rgb, _orientation(image))
-    except (BadImage, BadQuery):
-        raise
-    except Exception as error:  # Pillow raises SyntaxError, struct.error and others on hostile bytes
-        raise BadImage(name, _reason(error)) from error
+    if isinstance(picture, Image.Image):
+        return _guarded(name, lambda: _from_image(name, picture, limits))
+    content = picture if isinstance(picture, bytes) else read_picture(picture, limits=limits)
+    format = _checked_format(name, content, limits)
+    return _guarded(name, lambda: _from_bytes(name, content, format, side, limits), content, format)
 
 
-def read_picture(path: str | Path) -> bytes:
+def read_picture(path: str | Path, *, limits: Limits = DEVICE) -> bytes:
     """Return the bytes of a picture's file, before anything is decoded.
 
     Raises:
-        BadImage: it is no regular file, is larger than any picture that `decode` takes, or cannot be read.
+        BadImage: it is no regular file, is larger than the limits say, or cannot be read.
     """
     try:
         found = Path(path).stat()  # opening a pipe would wait for its writer
         if not stat.S_ISREG(found.st_mode):
-            raise BadImage(str(path), "no regular file")
-        if found.st_size > MAX_BYTES:
-            raise BadImage(str(path), f"{found.st_size} bytes, expected at most {MAX_BYTES}")
+            raise BadImage(str(path), "unreadable", "no regular file")
+        if found.st_size > limits.file_bytes:
+            raise BadImage(str(path), "too large", _too_many_bytes(found.st_size, limits))
         with Path(path).open("rb") as file:
             return file.read(found.st_size)
     except (OSError, ValueError) as error:  # ValueError: the path holds NUL or a lone surrogate
-        raise BadImage(str(path), _reason(error)) from error
+        raise BadImage(str(path), "unreadable", _detail(error)) from error
 
 
 def preprocess(image: Image.Image, spec: PictureSpec) -> Uint8s:
@@ -111,13 +127,70 @@ def _kept_box(width: int, height: int, side: int) -> tuple[float, float, float, 
     return (start, 0.0, min(stop, float(width)), float(height))
 
 
-@contextmanager
-def _opened(picture: Picture) -> Iterator[Image.Image]:
-    if isinstance(picture, Image.Image):
-        yield picture
-        return
-    with Image.open(io.BytesIO(picture) if isinstance(picture, bytes) else picture, formats=FORMATS) as image:
-        yield image
+def _checked_format(name: str, content: bytes, limits: Limits) -> str:
+    """Return the format of a file's bytes, which no decoder has seen yet."""
+    if len(content) > limits.file_bytes:
+        raise BadImage(name, "too large", _too_many_bytes(len(content), limits))
+    format = format_of(content)
+    if format is None and starts_a_picture(content):
+        raise BadImage(name, "truncated", f"it ends after {len(content)} bytes")
+    if format is None or format not in limits.formats:
+        expected = ", ".join(FORMATS[name].decoder for name in limits.formats)
+        option = "" if format is None else f": {FORMATS[format].decoder} is read only where formats asks for it"
+        raise BadImage(name, "format", f"not one of {expected}{option}")
+    excess = excess_of(content, format)
+    if excess is not None:
+        raise BadImage(name, "damaged", excess)
+    return format
+
+
+def _from_bytes(name: str, content: bytes, format: str, side: int | None, limits: Limits) -> Upright:
+    with _no_warnings, Image.open(io.BytesIO(content), formats=(FORMATS[format].decoder,)) as image:
+        _check_size(name, image, format, limits)
+        width, height = image.size
+        if side is not None and format == "jpeg":
+            image.draft(None, (DRAFT_FACTOR * side, DRAFT_FACTOR * side))
+        rgb = to_rgb(image)
+        if format == "tiff":  # Pillow has turned it upright while loading it
+            return Upright(rgb, *rgb.size, read_exif(content).taken)
+        exif = find_exif(image.info)  # only now: a PNG may tell after its pixels
+        return _turned(rgb, (width, height), exif)
+
+
+def _from_image(name: str, image: Image.Image, limits: Limits) -> Upright:
+    with _no_warnings:
+        _check_size(name, image, None, limits)
+        rgb = to_rgb(image)  # loads it: before, a TIFF still has the orientation that Pillow then applies
+        return _turned(rgb, rgb.size, Exif(_orientation(image)))
+
+
+def _turned(rgb: Image.Image, size: tuple[int, int], exif: Exif) -> Upright:
+    if exif.orientation not in _TURNS:
+        return Upright(rgb, *size, exif.taken)
+    width, height = size[::-1] if exif.orientation in _SIDEWAYS else size
+    return Upright(rgb.transpose(_TURNS[exif.orientation]), width, height, exif.taken)
+
+
+def _check_size(name: str, image: Image.Image, format: str | None, limits: Limits) -> None:
+    pixels, most = image.width * image.height, limits.pixels_of(format)
+    if not 0 < pixels <= most:
+        what = "a picture" if format is None else FORMATS[format].decoder
+        reason: ImageReason = "too large" if pixels else "damaged"
+        raise BadImage(name, reason, f"{image.width}x{image.height} pixels, expected 1 to {most} of {what}")
+
+
+def _too_many_bytes(found: int, limits: Limits) -> str:
+    return f"{found} bytes, expected at most {limits.file_bytes}"
+
+
+def _guarded(name: str, load: Callable[[], Upright], content: bytes = b"", format: str | None = None) -> Upright:
+    """Return what `load` gives, or raise `BadImage`: the one boundary that Pillow's own errors do not pass."""
+    try:
+        return load()
+    except BadImage:
+        raise
+    except Exception as error:  # Pillow raises SyntaxError, struct.error and others on hostile bytes
+        raise BadImage(name, _reason(error, content, format), _detail(error)) from error
 
 
 class _NoWarnings:
@@ -149,16 +222,12 @@ _no_warnings = _NoWarnings()
 
 
 def _orientation(image: Image.Image) -> int | None:
-    """Return the EXIF orientation; None when there is none or it is corrupt, which is no reason to lose a picture."""
+    """Return what a caller's image says; None when it is corrupt, which is no reason to lose a picture."""
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation)
     except Exception:  # struct.error, SyntaxError, KeyError and more
         return None
     return orientation if isinstance(orientation, int) else None
-
-
-def _upright(image: Image.Image, orientation: int | None) -> Image.Image:
-    return image.transpose(_TURNS[orientation]) if orientation in _TURNS else image
 
 
 _TURNS = {
@@ -170,32 +239,7 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "RGB" and "transparency" not in image.info:
-        image.load()  # the pixels stay when the file is closed; a copy would double a large picture's memory
-        return image
-    if image.mode.startswith("I") or image.mode == "F":
-        return _scale_deep_grey(image).convert("RGB")
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        rgba = image if image.mode == "RGBA" else image.convert("RGBA")
-        white = Image.new("RGB", rgba.size, "white")
-        white.paste(rgba, mask=rgba)
-        return white
-    return image.convert("RGB")
-
-
-def _scale_deep_grey(image: Image.Image) -> Image.Image:
-    """Return 16-bit grey scaled to 8 bits (Pillow's own conversion clips instead)."""
-    values = np.asarray(image)
-    if image.mode == "F":
-        raise ValueError("grey in floating point has no defined white")
-    if values.min() < 0 or values.max() > 65_535:
-        raise ValueError(f"grey from {values.min()} to {values.max()}, expected values in 0..65535")
-    scaled = np.rint(values / np.float32(257)).astype(np.uint8)
-    scaled[values == image.info.get("transparency", -1)] = 255  # a PNG may name one value as clear: it is on white
-    return Image.fromarray(scaled)
+_SIDEWAYS = (5, 6, 7, 8)  # width and height change places
 
 
 def _name_of(picture: Picture) -> str:
@@ -208,9 +252,19 @@ def _name_of(picture: Picture) -> str:
     raise BadQuery(f"a picture must be bytes, a path or a PIL image, found {type(picture).__name__}")
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, content: bytes, format: str | None) -> ImageReason:
+    if isinstance(error, MemoryError | Image.DecompressionBombError) or "too large" in str(error).lower():
+        return "too large"
+    if isinstance(error, NoWhite):
+        return "format"
+    if "truncated" in str(error).lower() or (format is not None and is_cut(content, format)):
+        return "truncated"
+    return "damaged"
+
+
+def _detail(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
-        return f"not one of {', '.join(FORMATS)}"
+        return "its first bytes promise a picture that does not follow"  # Pillow's message has the object's address
     if isinstance(error, OSError) and error.strerror:
         return error.strerror  # without the file's name
     return " ".join(str(error).split())[:200] or type(error).__name__

@@ -245,7 +245,7 @@ def test_a_limit_asks_fewer(models: Path, tmp_path: Path) -> None:
 
 def test_files_that_are_no_pictures_are_counted(models: Path, pictures: Path) -> None:
     report = run(models, "--data", pictures, "--split", "all")
-    assert report["skipped"] == {"not a picture": 1, "unreadable": 1}
+    assert report["skipped"] == {"not a picture": 1, "truncated": 1}
     assert report["sets"][0]["gallery"] == 4  # the copy of red is left out
 
 

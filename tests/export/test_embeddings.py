@@ -63,7 +63,7 @@ def test_vectors_of_the_different_pictures(colours: Path, pictures: Path, tmp_pa
     assert found.ids == NAMES
     assert found.paths == tuple(pictures / name for name in NAMES)
     np.testing.assert_array_equal(found.vectors, expected(colours, list(found.paths)))
-    assert (found.duplicates, found.skipped) == (1, {"not a picture": 1, "unreadable": 1})
+    assert (found.duplicates, found.skipped) == (1, {"not a picture": 1, "truncated": 1})
     assert len(set(found.sha256)) == 4
     assert heard.encoded == 6  # four pictures, a broken one and a text
 

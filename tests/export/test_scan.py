@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from pocketlens.decoders import SERVER
 from pocketlens.errors import FormatError
 from pocketlens.model import PictureSpec
 from pocketlens_export.gallery.scan import Loaded, Skipped, list_files, load_all
@@ -35,7 +37,7 @@ def folder(tmp_path: Path) -> Path:
 def test_every_file_has_one_outcome_in_order(folder: Path) -> None:
     outcomes = list(load_all(folder, list_files(folder), SPEC, ahead=2))
     assert [(outcome.id, getattr(outcome, "reason", None)) for outcome in outcomes] == [
-        ("broken.jpg", "unreadable"),
+        ("broken.jpg", "unsupported format"),
         ("gone.png", "unreadable"),
         ("linked", "linked folder"),
         ("notes.txt", "not a picture"),
@@ -52,11 +54,11 @@ def test_a_loaded_picture_has_its_size_and_pixels(folder: Path) -> None:
     assert loaded[0].pixels[0, 0].tolist() == [255, 0, 0]
 
 
-def test_a_large_file_and_a_name_that_is_no_text_are_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_file_and_a_name_that_is_no_text_are_skipped(tmp_path: Path) -> None:
     Image.new("RGB", (30, 20)).save(tmp_path / "large.png")
     Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.png")).write_bytes(b"x")
-    monkeypatch.setattr("pocketlens_export.gallery.scan.MAX_FILE_BYTES", 10)
-    outcomes = list(load_all(tmp_path, list_files(tmp_path), SPEC))
+    limits = replace(SERVER, file_bytes=10)
+    outcomes = list(load_all(tmp_path, list_files(tmp_path), SPEC, limits=limits))
     assert [outcome.reason for outcome in outcomes if isinstance(outcome, Skipped)] == ["too large", "name is not text"]
 
 

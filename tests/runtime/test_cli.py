@@ -422,14 +422,14 @@ def test_verify_finds_a_changed_bundle_json(run: Run, own: Path) -> None:
 def test_index_counts_and_names_what_it_skipped(run: Run, pictures: Path, colours: Path, tmp_path: Path) -> None:
     result = run("index", pictures, "--out", tmp_path / "b", "--model", colours)
     assert result.code == 0
-    counted = "4 pictures indexed, 1 duplicates, 1 not a picture, 1 unreadable; 7 files seen"
+    counted = "4 pictures indexed, 1 duplicates, 1 not a picture, 1 truncated; 7 files seen"
     assert result.out == f"{tmp_path}/b: {counted}\n"
-    assert "skipped broken.jpg: unreadable: " in result.err
+    assert "skipped broken.jpg: truncated: " in result.err
     assert run("verify", tmp_path / "b").code == 0
     assert run("index", pictures, "--out", tmp_path / "b", "--model", colours).code == 1  # exists
     again = run("index", pictures, "--out", tmp_path / "b", "--model", colours, "--replace", "--json", "--no-rescore")
     assert json.loads(again.out) == {
-        "seen": 7, "indexed": 4, "duplicates": 1, "skipped": {"not a picture": 1, "unreadable": 1},
+        "seen": 7, "indexed": 4, "duplicates": 1, "skipped": {"not a picture": 1, "truncated": 1},
     }  # fmt: skip
     assert not (tmp_path / "b" / "gallery" / "rescore.f16").exists()
     assert run("search", tmp_path / "b", "red", "-k", 1).code == 0
@@ -439,14 +439,14 @@ def test_index_counts_and_names_what_it_skipped(run: Run, pictures: Path, colour
 def test_five_skipped_files_of_each_kind_are_named(run: Run, colours: Path, tmp_path: Path) -> None:
     (tmp_path / "p").mkdir()
     for i in range(7):
-        (tmp_path / "p" / f"{i}.jpg").write_bytes(b"broken")
+        (tmp_path / "p" / f"{i}.jpg").write_bytes(b"\xff\xd8\xff broken")
         (tmp_path / "p" / f"{i}.heic").write_bytes(b"a format that is not read")
     Image.new("RGB", (9, 9)).save(tmp_path / "p" / "good.png")
     result = run("index", tmp_path / "p", "--out", tmp_path / "b", "--model", colours)
     told = [line.split(":")[0] for line in result.err.splitlines()]
-    unreadable, unsupported = ([f"skipped {i}.{suffix}" for i in range(5)] for suffix in ("jpg", "heic"))
-    assert told == [*unreadable, "… and 2 more", *unsupported, "… and 2 more"]
-    assert "1 pictures indexed, 0 duplicates, 7 unreadable, 7 unsupported format; 15 files seen" in result.out
+    truncated, unsupported = ([f"skipped {i}.{suffix}" for i in range(5)] for suffix in ("jpg", "heic"))
+    assert told == [*truncated, "… and 2 more", *unsupported, "… and 2 more"]
+    assert "1 pictures indexed, 0 duplicates, 7 truncated, 7 unsupported format; 15 files seen" in result.out
 
 
 def test_a_failing_index_is_one_line_and_leaves_nothing(

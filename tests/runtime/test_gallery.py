@@ -219,7 +219,7 @@ def build(pictures: Path, out: Path, colours: Path, **options: Any) -> Counts:
 
 def test_every_file_is_accounted_for(pictures: Path, colours: Path, tmp_path: Path) -> None:
     counts = build(pictures, tmp_path / "b", colours)
-    assert counts == Counts(seen=7, indexed=4, duplicates=1, skipped={"not a picture": 1, "unreadable": 1})
+    assert counts == Counts(seen=7, indexed=4, duplicates=1, skipped={"not a picture": 1, "truncated": 1})
     assert Gallery.open(tmp_path / "b" / "gallery").manifest.counts == counts
 
 

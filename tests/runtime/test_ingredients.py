@@ -13,13 +13,14 @@ import pytest
 from PIL import Image
 
 from pocketlens.compose import METHODS, Kit, missing
+from pocketlens.decoders import DEVICE
 from pocketlens.encoder import ImageEncoder, TextEncoder
 from pocketlens.errors import BadImage, CorruptFile, MissingPart
 from pocketlens.gallery import Gallery
 from pocketlens.ingredients import CACHED, Ingredients
 from pocketlens.model import Model
 from pocketlens.needs import has_need, measured_figures
-from pocketlens.picture import MAX_BYTES, Picture
+from pocketlens.picture import Picture
 from tests.folders import add_concepts, add_inversion, flip
 
 
@@ -139,10 +140,10 @@ def test_only_a_regular_file_of_bounded_size_is_read(kit: Ingredients, tmp_path:
     pipe, large = tmp_path / "pipe", tmp_path / "large"
     os.mkfifo(pipe)
     with large.open("wb") as file:
-        file.truncate(MAX_BYTES + 1)  # takes no room on the disk
+        file.truncate(DEVICE.file_bytes + 1)  # takes no room on the disk
     cases: dict[str | Path, str] = {
         **dict.fromkeys(("/dev/zero", pipe, tmp_path), "no regular file"),
-        large: "800000001 bytes, expected at most 800000000",
+        large: "20000001 bytes, expected at most 20000000",
         tmp_path / "nothing": "No such file",
         "a\0b": "",
         "\ud800": "",

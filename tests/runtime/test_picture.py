@@ -20,14 +20,17 @@ from PIL import ExifTags, Image
 from torchvision.transforms.functional import center_crop
 
 from pocketlens import picture as picture_module
+from pocketlens._types import Uint8s
+from pocketlens.decoders import DEVICE, with_formats
 from pocketlens.errors import BadImage, BadQuery
 from pocketlens.model import PictureSpec
-from pocketlens.picture import FORMATS, MAX_PIXELS, decode, load_pixels, preprocess
 
 SIDE = 64
 SPEC = PictureSpec(
     "image.onnx", "float32", opset=18, side=SIDE, mode="shortest", interpolation="bicubic", features=None
 )
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
+EVERY = with_formats(DEVICE, [name.lower() for name in FORMATS])
 SIZES = {
     "portrait": (90, 151),
     "landscape": (333, 200),
@@ -40,6 +43,14 @@ SIZES = {
     "odd": (67, 64),
     "panorama": (2111, 97),
 }
+
+
+def decode(picture: Any) -> Image.Image:
+    return picture_module.decode(picture, limits=EVERY)
+
+
+def load_pixels(picture: Any, spec: PictureSpec) -> Uint8s:
+    return picture_module.load_pixels(picture, spec, limits=EVERY)
 
 
 @cache
@@ -359,7 +370,7 @@ def test_a_bomb_is_refused_without_allocating(width: int, height: int) -> None:
 def test_a_pil_image_has_the_same_bounds() -> None:
     with pytest.warns(Image.DecompressionBombWarning):
         image = Image.open(io.BytesIO(_png_header(10_001, 10_000)))
-    with image, pytest.raises(BadImage, match=f"10001x10000 pixels, expected 1 to {MAX_PIXELS}"):
+    with image, pytest.raises(BadImage, match="10001x10000 pixels, expected 1 to 50000000 of a picture"):
         decode(image)
     for size in ((0, 5), (5, 0)):
         with pytest.raises(BadImage, match=f"{size[0]}x{size[1]} pixels"):
@@ -392,12 +403,10 @@ def test_flipped_bytes_give_a_picture_or_a_bad_image_and_nothing_else(format: st
         try:
             assert decode(bytes(damaged)).mode == "RGB"
         except BadImage as error:
-            assert "\n" not in error.reason
+            assert "\n" not in error.detail
 
 
 HOSTILE = {
-    "empty": b"",
-    "one byte": b"\xff",
     "text": b"hello, this is no picture",
     "random": np.random.default_rng(0).bytes(4_000),
     "EPS": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n",
@@ -413,19 +422,20 @@ def test_what_is_no_picture_of_a_known_format_is_refused(tmp_path: Path, name: s
     path = tmp_path / "me.jpg"
     path.write_bytes(HOSTILE[name])
     with pytest.raises(BadImage) as caught:
-        decode(path)
-    assert str(caught.value) == f"{path}: cannot be read as a picture: not one of JPEG, PNG, WEBP, GIF, BMP, TIFF"
+        picture_module.decode(path)
+    assert str(caught.value) == f"{path}: cannot be read as a picture: not one of JPEG, PNG, WEBP"
     with pytest.raises(BadImage) as caught:
-        decode(HOSTILE[name])
+        picture_module.decode(HOSTILE[name])
     assert str(caught.value).startswith(f"<{len(HOSTILE[name])} bytes>: cannot be read")
-    assert caught.value.reason == "not one of JPEG, PNG, WEBP, GIF, BMP, TIFF"
+    assert (caught.value.reason, caught.value.detail) == ("format", "not one of JPEG, PNG, WEBP")
 
 
-@pytest.mark.parametrize(("name", "reason"), [("missing.jpg", "No such file"), ("", "Is a directory"), ("\0", "null")])
+@pytest.mark.parametrize(("name", "reason"), [("missing.jpg", "No such file"), ("", "no regular file"), ("\0", "null")])
 def test_a_path_that_holds_no_file_is_a_bad_image(tmp_path: Path, name: str, reason: str) -> None:
     with pytest.raises(BadImage, match=reason) as caught:
         decode(tmp_path / name)
-    assert str(tmp_path) not in caught.value.reason
+    assert caught.value.reason == "unreadable"
+    assert str(tmp_path) not in caught.value.detail
 
 
 def test_a_closed_pil_image_is_a_bad_image(tmp_path: Path) -> None:
@@ -440,13 +450,6 @@ def test_a_closed_pil_image_is_a_bad_image(tmp_path: Path) -> None:
 def test_another_type_is_a_bad_query(picture: Any) -> None:
     with pytest.raises(BadQuery, match=f"must be bytes, a path or a PIL image, found {type(picture).__name__}"):
         decode(picture)
-
-
-@pytest.mark.parametrize("size", [(1100, 800), (700, 1900), (4000, 3000)])
-def test_a_large_jpeg_is_decoded_whole(size: tuple[int, int]) -> None:
-    content = encoded(photo(*size), "JPEG", quality=90)
-    whole = Image.open(io.BytesIO(content)).convert("RGB")
-    np.testing.assert_array_equal(load_pixels(content, SPEC), preprocess(whole, SPEC))
 
 
 def test_decoding_in_threads_leaves_the_warning_filters_alone() -> None:

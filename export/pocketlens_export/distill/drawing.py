@@ -9,7 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageEnhance
 
-from pocketlens.picture import FORMATS, decode
+from pocketlens.containers import format_of
+from pocketlens.decoders import FORMATS, SERVER
+from pocketlens.picture import decode
 
 CODE = 1  # to be raised with every change to what a view is
 _STRETCH = 4 / 3  # at most, of a crop's width against its height and the reverse (Inception's random resized crop)
@@ -48,8 +50,12 @@ def read_sheet(content: bytes) -> Sheet:
     Raises:
         BadImage: the picture cannot be decoded.
     """
-    image = decode(content)  # which refuses what must not be opened; only then it is opened for its transparency
-    with Image.open(io.BytesIO(content), formats=FORMATS) as again:
+    image = decode(
+        content, limits=SERVER
+    )  # which refuses what must not be opened; only then it is opened for its transparency
+    format = format_of(content)
+    assert format is not None  # it has been decoded
+    with Image.open(io.BytesIO(content), formats=(FORMATS[format].decoder,)) as again:
         transparent = again.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in again.info
         if not transparent or again.mode.startswith("I") or again.size != image.size:
             return Sheet(image, None)

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pocketlens._types import Float32s, Int64s, Uint8s
+from pocketlens.decoders import SERVER
 from pocketlens.encoder import ImageEncoder
 from pocketlens.errors import FormatError
 from pocketlens.model import Model, PictureSpec
@@ -163,7 +164,7 @@ class _Drawing:
                 yield rows, (np.stack([each[0] for each in found]), np.stack([each[1] for each in found]))
 
     def _draw(self, row: int) -> tuple[Uint8s, Uint8s]:
-        sheet = read_sheet(read_picture(self._paths[row]))
+        sheet = read_sheet(read_picture(self._paths[row], limits=SERVER))
         least = max(spec.side for spec in self._specs)
         views = [sheet.image]
         for view in range(1, self._plan.views):
@@ -177,7 +178,7 @@ class _Drawing:
         )
 
     def _other(self, number: int) -> Image.Image:
-        return decode(self._paths[number % len(self._paths)])
+        return decode(self._paths[number % len(self._paths)], limits=SERVER)
 
 
 def _ahead(pool: ThreadPoolExecutor, work: Callable[[int], Any], rows: Sequence[int]) -> Iterator[Any]:

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pocketlens._types import Uint8s
+from pocketlens.decoders import FORMATS, SERVER, Limits
 from pocketlens.errors import BadImage, FormatError
 from pocketlens.model import PictureSpec
-from pocketlens.picture import decode, preprocess
+from pocketlens.picture import load_upright, preprocess, read_picture
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
-UNSUPPORTED = frozenset({".heic", ".heif", ".avif", ".jxl", ".jp2", ".svg", ".psd", ".dng", ".cr2", ".nef", ".arw"})
-MAX_FILE_BYTES = 100_000_000
+_NEVER = frozenset({".jxl", ".jp2", ".svg", ".psd", ".dng", ".cr2", ".nef", ".arw"})
+_BY_OPTION = {suffix: name for name, format in FORMATS.items() for suffix in format.suffixes}
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,14 +27,18 @@ class Loaded:
     Attributes:
         id: its path relative to the scanned folder, with forward slashes.
         sha256: hex, over its bytes.
+        size_bytes: of the file.
         width, height: of the upright picture, in pixels.
+        taken: the camera's local time, as "2024:07:31 18:30:00"; None where the picture does not say.
         pixels: uint8 (side, side, 3) RGB.
     """
 
     id: str
     sha256: str
+    size_bytes: int
     width: int
     height: int
+    taken: str | None
     pixels: Uint8s
 
 
@@ -65,40 +69,47 @@ def list_files(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
 
 
-def load_all(folder: Path, paths: Sequence[Path], spec: PictureSpec, *, ahead: int = 32) -> Iterator[Loaded | Skipped]:
-    """Yield every path's outcome in order, while two threads read and decode at most `ahead` files in advance."""
+def load_all(
+    folder: Path, paths: Sequence[Path], spec: PictureSpec, *, limits: Limits = SERVER, ahead: int = 32
+) -> Iterator[Loaded | Skipped]:
+    """Yield every path's outcome in order, while two threads read and decode at most `ahead` files in advance.
+
+    Files are known by their suffixes, those of the formats in `limits`.
+    """
     with ThreadPoolExecutor(max_workers=2) as pool:
-        waiting = [pool.submit(_load, folder, path, spec) for path in paths[:ahead]]
+        waiting = [pool.submit(_load, folder, path, spec, limits) for path in paths[:ahead]]
         for position in range(len(paths)):
             yield waiting.pop(0).result()
             if position + ahead < len(paths):
-                waiting.append(pool.submit(_load, folder, paths[position + ahead], spec))
+                waiting.append(pool.submit(_load, folder, paths[position + ahead], spec, limits))
 
 
 def _is_bundle(folder: Path) -> bool:
     return (folder / "bundle.json").is_file() and (folder / "gallery" / "gallery.json").is_file()
 
 
-def _load(folder: Path, path: Path, spec: PictureSpec) -> Loaded | Skipped:
+def _load(folder: Path, path: Path, spec: PictureSpec, limits: Limits) -> Loaded | Skipped:
     name = path.relative_to(folder).as_posix()
     try:
         name.encode()
-        status = path.stat()
-        if stat.S_ISDIR(status.st_mode):
+        if stat.S_ISDIR(path.stat().st_mode):
             return Skipped(name, "linked folder", "links to folders are not followed")
-        if path.suffix.lower() not in SUFFIXES:
-            reason = "unsupported format" if path.suffix.lower() in UNSUPPORTED else "not a picture"
-            return Skipped(name, reason, f"its suffix is {path.suffix or 'missing'}")
-        if not stat.S_ISREG(status.st_mode):
-            return Skipped(name, "unreadable", "not a regular file")  # reading a pipe would wait forever
-        if status.st_size > MAX_FILE_BYTES:
-            return Skipped(name, "too large", f"{status.st_size} bytes, expected at most {MAX_FILE_BYTES}")
-        content = path.read_bytes()
-        image = decode(content)
+        if path.suffix.lower() not in limits.suffixes():
+            return _skipped_by_suffix(name, path.suffix)
+        content = read_picture(path, limits=limits)
+        upright = load_upright(content, side=spec.side, limits=limits)
     except UnicodeEncodeError:
         return Skipped(name.encode(errors="replace").decode(), "name is not text", "its name is not valid UTF-8")
     except BadImage as error:
-        return Skipped(name, "unreadable", error.reason)
+        return Skipped(name, "unsupported format" if error.reason == "format" else error.reason, error.detail)
     except OSError as error:
         return Skipped(name, "unreadable", error.strerror or str(error))
-    return Loaded(name, hashlib.sha256(content).hexdigest(), image.width, image.height, preprocess(image, spec))
+    digest, pixels = hashlib.sha256(content).hexdigest(), preprocess(upright.image, spec)
+    return Loaded(name, digest, len(content), upright.width, upright.height, upright.taken, pixels)
+
+
+def _skipped_by_suffix(name: str, suffix: str) -> Skipped:
+    if suffix.lower() in _BY_OPTION:
+        return Skipped(name, "unsupported format", f"{suffix} is read with --formats {_BY_OPTION[suffix.lower()]}")
+    reason = "unsupported format" if suffix.lower() in _NEVER else "not a picture"
+    return Skipped(name, reason, f"its suffix is {suffix or 'missing'}")

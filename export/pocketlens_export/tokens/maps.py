@@ -19,6 +19,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from pocketlens._types import Float32s, Int64s, Uint8s
+from pocketlens.decoders import SERVER
 from pocketlens.encoder import ImageEncoder
 from pocketlens.errors import FormatError
 from pocketlens.model import Model
@@ -157,7 +158,7 @@ def _batches(
     """Yield rows and their views' pixels, decoded by two threads ahead of the towers."""
 
     def load(row: int) -> _Pixels:
-        picture = decode(pictures.paths[row])
+        picture = decode(pictures.paths[row], limits=SERVER)
         sha256 = pictures.sha256[row]
         seen = [picture, *(take_view(picture, sha256, seed=view) for view in range(1, views))]
         light, heavy = (np.stack([preprocess(view, tower.spec) for view in seen]) for tower in towers)
