@@ -163,7 +163,7 @@ def test_a_missing_folder_is_named(tmp_path: Path, many: Path) -> None:
 
 def test_a_folder_without_pictures_says_what_it_holds(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("no picture")
-    with pytest.raises(FormatError, match=r"holds no pictures: found 1 other files, expected \.bmp, .*\.webp"):
+    with pytest.raises(FormatError, match=r"holds no pictures: found 1 other files, expected \.jpeg, .*\.webp"):
         read_pictures(tmp_path, None, SPEC, silent)
 
 
