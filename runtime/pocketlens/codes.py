@@ -7,12 +7,15 @@ uses all levels (figures: benchmarks/results/codes.json). The scale is not store
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from pocketlens._types import Float32s, Int8s
 from pocketlens.errors import BadQuery
 
 LEAST_DEVIATION = 1e-3  # of scores over a gallery: below it, among like pictures, there is only float16's rounding
+LEAST_NORM = 1e-6  # a shorter vector has no direction that float32 can tell
 _LEVELS = 127.0
 
 
@@ -24,6 +27,34 @@ def make_rotation(dim: int, *, seed: int = 0) -> Float32s:
     normal = np.random.default_rng(seed).standard_normal((dim, dim))
     q, r = np.linalg.qr(normal)
     return (q * np.sign(np.diag(r))).astype(np.float32)
+
+
+def read_vector(vector: Any, dim: int) -> Float32s:
+    """Return a query vector that a caller gives as float32 (dim,).
+
+    Args:
+        vector: dim finite numbers, whatever their length together from 1e-6 on.
+        dim: of the space.
+
+    Raises:
+        BadQuery: it is no such vector.
+    """
+    try:
+        given = np.asarray(vector)
+    except ValueError as error:  # lists of different lengths
+        raise BadQuery(f"a query vector must be {dim} numbers: {error}") from error
+    if given.dtype.kind not in "fiu":
+        raise BadQuery(f"a query vector has elements of type {given.dtype}, expected {dim} numbers")
+    if given.shape != (dim,):
+        raise BadQuery(f"a query vector has shape {given.shape}, expected ({dim},)")
+    with np.errstate(over="ignore"):  # a number beyond float32's range becomes infinite, which is refused
+        read = given.astype(np.float32)
+    if not np.isfinite(read).all():
+        raise BadQuery("a query vector holds NaN, infinity or a number that float32 cannot hold")
+    norm = float(np.linalg.norm(read.astype(np.float64)))
+    if norm < LEAST_NORM:
+        raise BadQuery(f"a query vector has the length {norm:g}, expected at least {LEAST_NORM:g}")
+    return read
 
 
 def to_codes(vectors: Float32s, rotation: Float32s) -> Int8s:

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from pocketlens._types import Float32s, Int64s, Uint8s
+from pocketlens.decoders import DEVICE, Limits
 from pocketlens.errors import BadQuery, MissingPart
 from pocketlens.graph import Graph
 from pocketlens.model import Model, TextSpec
@@ -132,13 +133,14 @@ class ImageEncoder:
     Args:
         model: an opened model folder with an image tower.
         threads: threads inside one graph run; by default the usable cores, at most 4.
+        limits: which formats are read, and how large a picture may be.
 
     Raises:
         MissingPart: the model has no image tower.
         FormatError: the graph is none, or its shapes are not the manifest's (CorruptFile: it differs from its record).
     """
 
-    def __init__(self, model: Model, *, threads: int | None = None) -> None:
+    def __init__(self, model: Model, *, threads: int | None = None, limits: Limits = DEVICE) -> None:
         spec = model.manifest.image
         if spec is None:
             raise MissingPart(
@@ -146,6 +148,7 @@ class ImageEncoder:
             )
         self.spec = spec
         self.dim = model.manifest.space.dim
+        self._limits = limits
         self._name = f"{model.path}: model {model.manifest.name}"
         outputs: dict[str, tuple[int | None, ...]] = {"embedding": (None, self.dim)}
         if spec.features is not None:
@@ -163,7 +166,11 @@ class ImageEncoder:
         _check_several(pictures, bytes | str | Path | Image.Image)
         if len(pictures) == 0:
             return np.zeros((0, self.dim), dtype=np.float32)
-        return self.encode_pixels(np.stack([load_pixels(picture, self.spec) for picture in pictures]))
+        return self.encode_pixels(np.stack([self.load(picture) for picture in pictures]))
+
+    def load(self, picture: Picture) -> Uint8s:
+        """Return the graph's input for one picture, uint8 (side, side, 3) RGB; see `encode` for the errors."""
+        return load_pixels(picture, self.spec, limits=self._limits)
 
     def encode_pixels(self, pixels: Uint8s) -> Float32s:
         """Return unit embeddings, float32 (n, dim), of preprocessed pixels, uint8 (n, side, side, 3) RGB.

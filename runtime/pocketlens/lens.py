@@ -12,9 +12,10 @@ import numpy as np
 
 from pocketlens._types import Float32s
 from pocketlens.bundle import check_space, read_bundle
-from pocketlens.codes import to_units
+from pocketlens.codes import read_vector, to_units
 from pocketlens.compose.method import Value
 from pocketlens.compose.weights import LEAST_NORM
+from pocketlens.decoders import DEVICE, Limits, with_formats
 from pocketlens.encoder import ImageEncoder, TextEncoder
 from pocketlens.errors import BadQuery, MissingPart
 from pocketlens.fusion import Fused, search_fused
@@ -26,7 +27,7 @@ from pocketlens.ingredients import Ingredients
 from pocketlens.items import Item
 from pocketlens.model import Model
 from pocketlens.parts import GivenPart, Part, read_parts, shorthand
-from pocketlens.picture import Picture, load_pixels
+from pocketlens.picture import Picture
 from pocketlens.plan import plan_query, reason_for_one
 
 
@@ -39,10 +40,19 @@ class Lens:
         gallery: the opened gallery.
     """
 
-    def __init__(self, gallery: Gallery, text: Model | None, image: Model | None, *, threads: int | None) -> None:
+    def __init__(
+        self,
+        gallery: Gallery,
+        text: Model | None,
+        image: Model | None,
+        *,
+        threads: int | None,
+        limits: Limits = DEVICE,
+    ) -> None:
         self.gallery = gallery
         self._models = {"text": text, "image": image}
         self._threads = threads
+        self._limits = limits
         self._lock = threading.Lock()
         self._closed = False
         self._text_encoder: TextEncoder | None = None
@@ -105,9 +115,7 @@ class Lens:
     def search_vector(self, vector: Float32s, *, k: int = 10) -> list[Hit]:
         """Return the k pictures nearest to a query vector, float32 (dim,), in the gallery's space; see `search`."""
         self._check_open()
-        vector = np.asarray(vector, dtype=np.float32)
-        if vector.ndim != 1:
-            raise BadQuery(f"a query vector has shape {vector.shape}, expected ({self.gallery.manifest.space.dim},)")
+        vector = read_vector(vector, self.gallery.manifest.space.dim)
         matches = self.gallery.index.search(vector[np.newaxis], k=k)
         count = int(matches.counts[0])
         rows, cosines = matches.rows[0, :count], matches.scores[0, :count]
@@ -135,7 +143,7 @@ class Lens:
         with self._lock:
             self._check_open()
             if self._image_encoder is None:
-                self._image_encoder = ImageEncoder(self._model("image"), threads=self._threads)
+                self._image_encoder = ImageEncoder(self._model("image"), threads=self._threads, limits=self._limits)
             return self._image_encoder
 
     def has_tower(self, tower: Literal["text", "image"]) -> bool:
@@ -192,7 +200,7 @@ class Lens:
 
     def _see_picture(self, picture: Picture) -> tuple[Float32s, Float32s]:
         encoder = self.image_encoder()
-        vectors, features = encoder.encode_features(load_pixels(picture, encoder.spec)[np.newaxis])
+        vectors, features = encoder.encode_features(encoder.load(picture)[np.newaxis])
         return vectors[0], features[0]
 
     def _hits(self, found: Fused, k: int) -> list[Hit]:
@@ -229,21 +237,24 @@ class Lens:
         return model
 
 
-def open_lens(path: str | Path, *, threads: int | None = None) -> Lens:
+def open_lens(path: str | Path, *, threads: int | None = None, formats: Sequence[str] = ()) -> Lens:
     """Open a bundle and check it from bundle.json down; towers are checked when first used.
 
     Args:
         path: a bundle folder made by `pocketlens index` or `pocketlens pack`.
         threads: threads of an encoder and of a search; by default an encoder takes the usable cores, at most 4, and a
             search 1.
+        formats: picture formats that queries may have beside JPEG, PNG and WebP: gif, bmp, tiff, avif, heic.
 
     Raises:
-        BadQuery: `threads` is no integer from 1 on.
+        BadQuery: `threads` is no integer from 1 on, or a format is none of these.
+        MissingPart: this installation cannot decode one of the formats.
         FormatError: not a bundle of a known version, or part of it is missing.
         CorruptFile: a file differs from its record.
         EncoderMismatch: a tower is not of the gallery's space.
     """
     check_threads(threads)
+    limits = with_formats(DEVICE, formats)
     folder = Path(path)
     manifest = read_bundle(folder)
     text = Model.open(folder / "text", manifest_sha256=manifest.text) if manifest.text else None
@@ -252,4 +263,4 @@ def open_lens(path: str | Path, *, threads: int | None = None) -> Lens:
         check_space(model, manifest.space)
     search_threads = 1 if threads is None else threads
     gallery = Gallery.open(folder / "gallery", manifest_sha256=manifest.gallery, threads=search_threads)
-    return Lens(gallery, text, image, threads=threads)
+    return Lens(gallery, text, image, threads=threads, limits=limits)

@@ -16,10 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pocketlens._types import Float32s
+from pocketlens.codes import LEAST_NORM as LEAST_NORM
 from pocketlens.compose.method import Kit, Query, Text
 from pocketlens.errors import BadQuery
-
-LEAST_NORM = 1e-6  # a shorter vector has no direction that float32 can tell
 
 
 def unit(vector: NDArray[np.floating[Any]], complaint: str) -> Float32s:
