@@ -5,9 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
-from pocketlens.decoders import SERVER
+from pocketlens.decoders import SERVER, with_formats
 from pocketlens.errors import FormatError
 from pocketlens.model import PictureSpec
 from pocketlens_export.gallery.scan import Loaded, Skipped, list_files, load_all
@@ -65,3 +65,31 @@ def test_a_large_file_and_a_name_that_is_no_text_are_skipped(tmp_path: Path) -> 
 def test_what_is_no_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match="expected a folder of pictures"):
         list_files(tmp_path / "missing")
+
+
+def test_more_formats_are_read_where_they_are_asked_for(tmp_path: Path) -> None:
+    for name in ("a.gif", "b.bmp", "c.tif", "d.png"):
+        Image.new("RGB", (30, 20), "red").save(tmp_path / name)
+    (tmp_path / "e.gif").write_bytes((tmp_path / "b.bmp").read_bytes())  # the content counts
+
+    def outcomes(*formats: str) -> list[str | None]:
+        limits = with_formats(SERVER, formats)
+        return [getattr(one, "reason", None) for one in load_all(tmp_path, list_files(tmp_path), SPEC, limits=limits)]
+
+    no = "unsupported format"
+    assert outcomes() == [no, no, no, None, no]
+    assert outcomes("gif", "TIFF") == [None, no, None, None, no]
+    assert outcomes("gif", "bmp") == [None, None, no, None, None]
+    first = next(load_all(tmp_path, list_files(tmp_path), SPEC))
+    assert isinstance(first, Skipped) and first.detail == ".gif is read with --formats gif"
+
+
+def test_what_is_recorded_is_of_the_file_and_the_whole_picture(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.DateTimeOriginal] = "2024:07:31 18:30:00"
+    Image.new("RGB", (400, 300), "red").save(tmp_path / "a.jpg", exif=exif)  # 12 times the side and more: it is reduced
+    (loaded,) = load_all(tmp_path, list_files(tmp_path), SPEC)
+    assert isinstance(loaded, Loaded)
+    assert (loaded.width, loaded.height, loaded.taken) == (300, 400, "2024:07:31 18:30:00")
+    assert loaded.size_bytes == (tmp_path / "a.jpg").stat().st_size

@@ -14,6 +14,7 @@ import numpy as np
 from pocketlens._types import Float32s
 from pocketlens.bundle import MANIFEST as BUNDLE_MANIFEST
 from pocketlens.bundle import Tower, add_tower, check_space, seal_bundle
+from pocketlens.decoders import SERVER, Limits, with_formats
 from pocketlens.encoder import ImageEncoder, TextEncoder
 from pocketlens.errors import FormatError, MissingPart
 from pocketlens.files import new_folder
@@ -54,6 +55,7 @@ def build_bundle(
     query_model: Model,
     rescore: bool = True,
     replace: bool = False,
+    formats: Sequence[str] = (),
     threads: int | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[Counts, list[Skipped]]:
@@ -66,16 +68,19 @@ def build_bundle(
         query_model: gives the bundle its towers; a tower it lacks comes from `model`.
         rescore: keep float16 originals beside the codes.
         replace: allow `out` to exist.
+        formats: picture formats to read beside JPEG, PNG and WebP: gif, bmp, tiff, avif, heic.
         threads: threads of the encoder.
         on_progress: called with (files done, files in all).
 
     Raises:
         FormatError: `pictures` is not a folder, holds no readable picture, or `out` exists.
         EncoderMismatch: `query_model` is of another space.
+        BadQuery: a format is unknown; MissingPart: this installation cannot decode it.
     """
+    limits = with_formats(SERVER, formats)
     check_space(query_model, model.manifest.space)
     with new_folder(out, replace=replace) as folder:
-        encoded = encode_pictures(pictures, ImageEncoder(model, threads=threads), on_progress)
+        encoded = encode_pictures(pictures, ImageEncoder(model, threads=threads), on_progress, limits=limits)
         counts = encoded.counts()
         (folder / "gallery").mkdir()
         write_gallery(
@@ -94,14 +99,16 @@ def build_bundle(
     return counts, encoded.skipped
 
 
-def encode_pictures(folder: Path, encoder: ImageEncoder, on_progress: Callable[[int, int], None]) -> Encoded:
+def encode_pictures(
+    folder: Path, encoder: ImageEncoder, on_progress: Callable[[int, int], None], *, limits: Limits = SERVER
+) -> Encoded:
     """Encode every picture below a folder; a file with the bytes of an earlier one shares its row.
 
     Raises:
         FormatError: `folder` is not a folder, or holds no readable picture.
     """
     paths = list_files(folder)
-    encoded = _encode(_report(load_all(folder, paths, encoder.spec), len(paths), on_progress), encoder)
+    encoded = _encode(_report(load_all(folder, paths, encoder.spec, limits=limits), len(paths), on_progress), encoder)
     if not encoded.vectors:
         raise FormatError(f"{folder}: no picture could be read, of {len(paths)} files; nothing was written")
     return encoded

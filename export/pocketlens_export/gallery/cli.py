@@ -29,6 +29,7 @@ _FOLDER = click.Path(path_type=Path)
     "--model", default="lens-base", show_default=True, help="Gallery encoder: a model folder or a shipped name."
 )
 @click.option("--query-model", help="Encoder for the device; by default the gallery's own.")
+@click.option("--formats", metavar="LIST", help="Read these too, by commas: gif, bmp, tiff, avif, heic.")
 @click.option("--threads", type=click.IntRange(1, 64), help="Threads; by default the cores, at most 4.")
 @click.option(
     "--rescore/--no-rescore", default=True, help="Keep float16 vectors beside the codes: nearly exact, but larger."
@@ -40,6 +41,7 @@ def index(
     out: Path,
     model: str,
     query_model: str | None,
+    formats: str | None,
     threads: int | None,
     rescore: bool,
     replace: bool,
@@ -47,12 +49,13 @@ def index(
 ) -> None:
     """Encode every picture below the folder PICTURES and write a bundle that can be searched.
 
-    Pictures are known by their suffix: JPEG, PNG, WebP, GIF, BMP and TIFF, up to 100 megapixels. Hidden files are
-    passed over, links to folders are not followed, and whatever cannot be read is counted and named.
+    Pictures are known by their suffix: JPEG, PNG, WebP and what --formats asks for, to 100 megapixels and 200 MB each.
+    Hidden files are passed over, links to folders are not followed, and whatever cannot be read is counted and named.
     """
     from pocketlens.model import Model, find_model
     from pocketlens_export.gallery.build import build_bundle
 
+    more = [name.strip() for name in formats.split(",")] if formats else []
     _check_free(out, replace)
     gallery_model = Model.open(find_model(model))
     query = Model.open(find_model(query_model)) if query_model else gallery_model
@@ -64,6 +67,7 @@ def index(
             query_model=query,
             rescore=rescore,
             replace=replace,
+            formats=more,
             threads=threads,
             on_progress=on_progress,
         )
