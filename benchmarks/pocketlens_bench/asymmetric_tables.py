@@ -5,12 +5,36 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from pocketlens_bench.markdown import markdown_table
 from pocketlens_bench.measure import Row
 
 NAME = "asymmetric"  # benchmarks/results/<NAME>.json, docs/plots/<NAME>.svg
 MARKER = "asymmetric"  # in docs/asymmetric.md
+_ASKED = {"The same emoji by another vendor": "picture", "The picture that a view is of": "view"}
 _CROSSED = ("heavy-heavy", "light-heavy raw", "light-heavy")
 _KNOWN = {"heavy": "the heavy model itself", "light": "no map: the control", "query": "a query model"}
+
+
+def guide(report: Mapping[str, Any]) -> str:
+    """Return what docs/asymmetric.md shows of maps and losses."""
+    parts = [f"{title}:\n\n{markdown_table(set_rows(report, asked))}" for title, asked in _ASKED.items()]
+    parts.append(f"Composed queries:\n\n{markdown_table(composed_rows(report))}")
+    return f"\n{source(report)}\n" + "\n".join(parts) + f"\n![Recall against latency](plots/{NAME}.svg)\n\n"
+
+
+def section(report: Mapping[str, Any]) -> str:
+    """Return what docs/measurements.md says of maps and losses, or nothing where there is no result."""
+    if not report:
+        return ""
+    machine, study = report["machine"], report["study"]
+    versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
+    where = f"{machine['processor']}, {report['cores']} cores, {machine['system']}"
+    threads = f"threads: {report['threads']}, of latencies {report['latency_threads']}"
+    parts = ["## Asymmetric retrieval\n", "What was compared, and what came of it, is in asymmetric.md.\n"]
+    parts += [f"{where}; {threads}. {versions}.\n", f"### Models\n\n{markdown_table(model_rows(report))}"]
+    made = "".join(f"- {name}: `python -m {command}`\n" for name, command in study["commands"].items())
+    parts += [f"### How they were made, from {study['pictures']:,} pictures\n\n{made}"]
+    return "\n" + "\n".join(parts)
 
 
 def set_rows(report: Mapping[str, Any], asked: str) -> list[Row]:

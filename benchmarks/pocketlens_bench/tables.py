@@ -1,4 +1,4 @@
-"""The measured tables of README.md, ARCHITECTURE.md, docs/asymmetric.md and docs/measurements.md, and the plots, from the JSON results.
+"""The measured tables of README.md, ARCHITECTURE.md and docs, and the plots, from the JSON results.
 
 So are the methods of docs/composition.md, from the registry.
 
@@ -9,8 +9,7 @@ Nothing is measured here. A result that does not exist leaves its rows out.
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ import click
 from pocketlens.errors import PocketlensError
 from pocketlens_bench import asymmetric_plot, asymmetric_tables, composed_tables, method_docs
 from pocketlens_bench.evaluate_plots import draw
+from pocketlens_bench.markdown import cell, markdown_table
 from pocketlens_bench.measure import RESULTS, ROOT, Row, read_report
 from pocketlens_bench.plots import write_plots
 
@@ -36,7 +36,6 @@ _TITLES = {
     "draft": "Reduced JPEG decoding",
     "imports": "Imports and sizes",
 }
-_ASKED = {"The same emoji by another vendor": "picture", "The picture that a view is of": "view"}
 _PLOTS = {name: f"plots/{name}.svg" for name in ("quantization", "codes", "crossover")}
 
 
@@ -86,14 +85,15 @@ def expected_files(root: Path, results: Results) -> dict[Path, str]:
     composed, asymmetric = read_other(root, composed_tables.NAME), read_other(root, asymmetric_tables.NAME)
     text = between(_read(readme), "measured", readme_table(results), readme.name)
     imports = results.get("imports", {}).get("tables", {}).get("Runtime dependencies", [])
-    guide = root / "docs" / "asymmetric.md"
-    compared = [guide] if asymmetric else []
+    guides = [root / "docs" / "asymmetric.md"] if asymmetric else []
     return {
-        **{path: _with_compared(path, asymmetric) for path in compared},
+        **{path: _with_maps_and_losses(path, asymmetric) for path in guides},
         readme: between(text, "composed", composed_table(composed), readme.name),
         architecture: between(_read(architecture), "imports", markdown_table(imports), architecture.name),
         methods: between(_read(methods), method_docs.MARKER, method_docs.methods_text(), "docs/composition.md"),
-        root / _MEASUREMENTS: measurements(results) + composed_section(composed) + asymmetric_section(asymmetric),
+        root / _MEASUREMENTS: measurements(results)
+        + composed_section(composed)
+        + asymmetric_tables.section(asymmetric),
     }
 
 
@@ -108,18 +108,6 @@ def between(text: str, marker: str, content: str, name: str) -> str:
         raise PocketlensError(f"{name}: expected {begin} and, below it, {end}, each once")
     head, rest = text.split(begin)
     return f"{head}{begin}\n{content}{end}{rest.split(end)[1]}"
-
-
-def markdown_table(rows: Iterable[Row]) -> str:
-    """Return rows as a Markdown table, or nothing for no rows; numbers are right-aligned."""
-    rows = list(rows)
-    if not rows:
-        return ""
-    names = list(rows[0])
-    numeric = [all(isinstance(row[name], int | float | None) for row in rows) for name in names]
-    lines = [names, ["---:" if right else "---" for right in numeric]]
-    lines += [[_cell(row[name]) for name in names] for row in rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def readme_table(results: Results) -> str:
@@ -173,32 +161,8 @@ def composed_section(report: dict[str, Any]) -> str:
     return "\n" + "\n".join(parts)
 
 
-def asymmetric_table(report: dict[str, Any]) -> str:
-    """Return what docs/asymmetric.md shows of maps and losses."""
-    parts = [asymmetric_tables.source(report)]
-    for title, asked in _ASKED.items():
-        parts.append(f"{title}:\n\n{markdown_table(asymmetric_tables.set_rows(report, asked))}")
-    parts.append(f"Composed queries:\n\n{markdown_table(asymmetric_tables.composed_rows(report))}")
-    return "\n" + "\n".join(parts) + f"\n![Recall against latency](plots/{asymmetric_tables.NAME}.svg)\n\n"
-
-
-def asymmetric_section(report: dict[str, Any]) -> str:
-    """Return what docs/measurements.md says of maps and losses, or nothing where there is no result."""
-    if not report:
-        return ""
-    machine = report["machine"]
-    versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
-    parts = ["## Asymmetric retrieval\n", "What was compared, and how it came out, is told in asymmetric.md.\n"]
-    parts += [f"{machine['processor']}, {report['cores']} cores, {machine['system']}; "]
-    parts[-1] += f"threads: {report['threads']}, of latencies {report['latency_threads']}. {versions}.\n"
-    parts += [f"### Models\n\n{markdown_table(asymmetric_tables.model_rows(report))}"]
-    made = "".join(f"- {name}: `{command}`\n" for name, command in report["study"]["commands"].items())
-    parts += [f"### How they were made, from {report['study']['pictures']:,} pictures\n\n{made}"]
-    return "\n" + "\n".join(parts)
-
-
-def _with_compared(path: Path, report: dict[str, Any]) -> str:
-    return between(_read(path), asymmetric_tables.MARKER, asymmetric_table(report), f"docs/{path.name}")
+def _with_maps_and_losses(path: Path, report: dict[str, Any]) -> str:
+    return between(_read(path), asymmetric_tables.MARKER, asymmetric_tables.guide(report), f"docs/{path.name}")
 
 
 def _section(name: str, result: dict[str, Any]) -> str:
@@ -206,9 +170,9 @@ def _section(name: str, result: dict[str, Any]) -> str:
     parts = [f"## {_TITLES[name]}\n", f"`{result['command']}`, at commit {result['commit']}.\n"]
     parts += [f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gb']} GB, {machine['system']}; "]
     parts[-1] += (
-        f"threads: {_cell(result['threads'])}. " + ", ".join(f"{key} {versions[key]}" for key in versions) + ".\n"
+        f"threads: {cell(result['threads'])}. " + ", ".join(f"{key} {versions[key]}" for key in versions) + ".\n"
     )
-    parts += ["Settings: " + "; ".join(f"{key} {_cell(value)}" for key, value in result["settings"].items()) + ".\n"]
+    parts += ["Settings: " + "; ".join(f"{key} {cell(value)}" for key, value in result["settings"].items()) + ".\n"]
     if result["bars"]:
         rows = [{**bar, "met": "yes" if bar["met"] else "**no**"} for bar in result["bars"]]
         parts.append(markdown_table(rows))
@@ -283,18 +247,6 @@ def _codes_rows(result: dict[str, Any]) -> list[Row]:
 
 def _readme_row(what: str, ours: str, other: str, ratio: float | None, quality: str) -> Row:
     return {"what": what, "pocketlens": ours, "torch or float32": other, "ratio": ratio, "in the same run": quality}
-
-
-def _cell(value: object) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{value:.8g}"
-    if isinstance(value, list):
-        return ", ".join(map(_cell, value))
-    return re.sub(r"\|", r"\\|", str(value))
 
 
 def _read(path: Path) -> str:

@@ -10,8 +10,9 @@ from click.testing import CliRunner
 
 from pocketlens.compose import METHODS
 from pocketlens.errors import PocketlensError
+from pocketlens_bench.markdown import markdown_table
 from pocketlens_bench.measure import RESULTS, ROOT
-from pocketlens_bench.tables import between, main, markdown_table, measurements, read_all, readme_table
+from pocketlens_bench.tables import between, main, measurements, read_all, readme_table
 
 
 @pytest.fixture
