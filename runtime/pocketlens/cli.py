@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pocketlens import __version__
+from pocketlens.duplicates_cli import duplicates
 from pocketlens.errors import BadQuery, MissingPart, PocketlensError
 from pocketlens.show import printable as printable
 
@@ -101,6 +102,9 @@ def cli() -> None:
 @click.option("--method", default="auto", show_default=True, help="How to compose; see pocketlens methods.")
 @click.option("--set", "values", multiple=True, metavar="NAME=VALUE", help="A parameter of the method; repeatable.")
 @click.option("-k", default=10, show_default=True, type=click.IntRange(1, 1_000), help="How many hits.")
+@click.option("--like", metavar="ID", help="More like this picture of the gallery, instead of all of the above.")
+@click.option("--min-z", type=float, metavar="Z", help="Leave hits out whose z is lower, such as 3; see below.")
+@click.option("--diverse", is_flag=True, help="Hide near-duplicates (cosine 0.97 or above) of better hits.")
 @click.option("--threads", type=click.IntRange(1, 64), help=_THREADS)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: no times, no absolute paths.")
 def search(
@@ -112,6 +116,9 @@ def search(
     method: str,
     values: tuple[str, ...],
     k: int,
+    like: str | None,
+    min_z: float | None,
+    diverse: bool,
     threads: int | None,
     as_json: bool,
 ) -> None:
@@ -123,6 +130,7 @@ def search(
       pocketlens search B "./me.jpg + 2:at night - people"
       pocketlens search B --image me.jpg --text "at night" --negative people
       pocketlens search B "./me.jpg + as a toy" --method slerp --set text_share=0.7
+      pocketlens search B --like animals/tiger.webp
     + and - stand between spaces, a number and a colon are a weight, and a part
     that starts with ./, ../, / or ~/ is a picture.
 
@@ -131,17 +139,26 @@ def search(
     stands out from the gallery for this query. A method that fuses the scores of picture and text ranks by what it
     made of them, the score, which compares within one answer only; cosine and z are then the mean over the wanted
     vectors. Without a column score, the cosine is what hits are ranked by.
+
+    The best of n pictures that have nothing to do with the query is expected at a z of about 2.5 among 100, 3.2 among
+    1,000 and 4.4 among 100,000 (docs/scores.md).
     """  # noqa: D301  # click takes the escape itself
-    if expression is None and not texts and not images:
-        raise click.UsageError("give an EXPRESSION, a --text TEXT or an --image PATH")
+    asked = expression is not None or texts or images
+    if like is not None and (asked or negative or values or method != "auto"):
+        raise click.UsageError("--like ID stands alone: it takes no other part, --negative, --method or --set")
+    if like is None and not asked:
+        raise click.UsageError("give an EXPRESSION, a --text TEXT, an --image PATH or a --like ID")
     parameters = _read_parameters(values)
     from pocketlens.lens import open_lens
     from pocketlens.parts import read_options
     from pocketlens.show import hits_values
 
-    parts = read_options(expression, images, texts, negative)
+    parts = [] if like is not None else read_options(expression, images, texts, negative)
     with open_lens(bundle, threads=threads) as lens:
-        hits = lens.search(parts=parts, method=method, parameters=parameters, k=k)
+        if like is not None:
+            hits = lens.similar(like, k=k, min_z=min_z, diverse=diverse)
+        else:
+            hits = lens.search(parts=parts, method=method, parameters=parameters, k=k, min_z=min_z, diverse=diverse)
     if as_json:
         _print_json(hits_values(hits))
     else:
@@ -224,6 +241,9 @@ def bench(bundle: Path, runs: int, threads: int | None, as_json: bool) -> None:
         _print_json(measured)
     else:
         click.echo(table(measured))
+
+
+cli.add_command(duplicates)
 
 
 def _print_hits(hits: Hits, *, headed: bool) -> None:

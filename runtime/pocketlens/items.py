@@ -76,6 +76,24 @@ class Items:
         """Return the items that share a code row, by id."""
         return self._read(f"SELECT {', '.join(_COLUMNS)} FROM items WHERE row = ? ORDER BY id", row)
 
+    def find(self, id: str) -> Item:
+        """Return the item of an id.
+
+        Raises:
+            BadQuery: there is none, or `id` is no string.
+        """
+        if not isinstance(id, str):
+            raise BadQuery(f"an item's id is of type {type(id).__name__}, expected a str")
+        try:
+            id.encode()
+        except UnicodeEncodeError:  # SQLite holds UTF-8, so no item can have it
+            found = []
+        else:
+            found = self._read(f"SELECT {', '.join(_COLUMNS)} FROM items WHERE id = ?", id)
+        if not found:
+            raise BadQuery(f"no item has the id {id!r}; an id is a picture's path below the folder that was indexed")
+        return found[0]
+
     def read_all(self) -> list[Item]:
         """Return every item, by row and id."""
         return self._read(f"SELECT {', '.join(_COLUMNS)} FROM items ORDER BY row, id")
@@ -85,7 +103,7 @@ class Items:
         with self._lock:
             self._connection.close()
 
-    def _read(self, query: str, *values: int) -> list[Item]:
+    def _read(self, query: str, *values: int | str) -> list[Item]:
         try:
             with self._lock:
                 records = self._connection.execute(query, values).fetchall()

@@ -22,13 +22,13 @@ from pocketlens.fusion import Fused, search_fused
 from pocketlens.gallery import Gallery
 from pocketlens.graph import check_threads
 from pocketlens.hits import Hit, Hits
-from pocketlens.index import check_k
 from pocketlens.ingredients import Ingredients
 from pocketlens.items import Item
 from pocketlens.model import Model
 from pocketlens.parts import GivenPart, Part, read_parts, shorthand
 from pocketlens.picture import Picture
 from pocketlens.plan import plan_query, reason_for_one
+from pocketlens.selection import Selection
 
 
 class Lens:
@@ -69,6 +69,8 @@ class Lens:
         method: str = "auto",
         parameters: Mapping[str, Value] | None = None,
         k: int = 10,
+        min_z: float | None = None,
+        diverse: bool = False,
     ) -> Hits:
         """Return the k pictures nearest to a text, a picture, or a picture as the text says, best first.
 
@@ -81,24 +83,49 @@ class Lens:
             method: how to compose a query of several parts; see `pocketlens methods`. "auto" takes what was measured
                 best of what the bundle has.
             parameters: values of the method's parameters; those left out take their defaults.
-            k: how many hits, 1 to 1,000; fewer come back only when the gallery has fewer items.
+            k: how many hits, 1 to 1,000; fewer come back only when the gallery has fewer items, or the two below leave
+                some out.
+            min_z: leave hits out whose z is lower; docs/scores.md tells how to choose it.
+            diverse: show one of each set of near-duplicates, the best hit: pictures at a cosine of 0.97 or above.
 
         Raises:
             BadQuery: nothing is wanted, a part or a parameter is wrong, parts cancel out, the method is unknown or
-                needs a part that the query lacks, k is out of range, or the lens is closed.
+                needs a part that the query lacks, k or min_z is out of range, or the lens is closed.
             BadImage: a picture cannot be decoded.
             MissingPart: the bundle lacks a tower that the query needs, its tokenizer, or what the method needs.
             EncoderMismatch: the method's network was trained on the features of another image tower.
         """
         self._check_open()
+        selection = Selection(k, min_z, diverse)
         if parts is not None and not (text is image is negative is None):
             raise BadQuery("give parts, or text, image and negative; found both")
         read = shorthand(text, image, negative) if parts is None else read_parts(parts)
         if len(read) == 1 and method in ("auto", read[0].kind) and not parameters:
             value = read[0].value
             vector = self.encode(text=str(value)) if read[0].kind == "text" else self.encode(image=value)
-            return Hits(self.search_vector(vector, k=k), method=read[0].kind, why=reason_for_one(read[0], method))
-        return self._search_composed(read, method, parameters, k)
+            return Hits(self._nearest(vector, selection), method=read[0].kind, why=reason_for_one(read[0], method))
+        return self._search_composed(read, method, parameters, selection)
+
+    def similar(self, id: str, *, k: int = 10, min_z: float | None = None, diverse: bool = False) -> Hits:
+        """Return the k pictures most like one of the gallery's own, best first, without encoding anything.
+
+        The item itself is left out; exact copies of it are hits, unless `diverse` hides them.
+
+        Args:
+            id: the item's.
+            k: how many hits, 1 to 1,000; at most 999 rows other than the item's are looked at.
+            min_z, diverse: see `search`.
+
+        Raises:
+            BadQuery: no item has this id, k or min_z is out of range, or the lens is closed.
+        """
+        self._check_open()
+        selection = Selection(k, min_z, diverse)
+        row = self.gallery.items.find(id).row
+        vectors = self.gallery.index.vectors(np.array([row]))  # (1, dim)
+        hits = self._nearest(vectors[0], selection.one_more(), shown=vectors)
+        others = [hit for hit in hits if hit.id != id]
+        return Hits(others[:k], method="image", why="the query is a picture of the gallery")
 
     def encode(self, *, text: str | None = None, image: Picture | None = None) -> Float32s:
         """Return a query's unit vector, float32 (dim,): of the sum of unit vectors when text and picture are given.
@@ -112,15 +139,13 @@ class Lens:
             raise BadQuery("the text and the picture cancel out: their sum has no direction")
         return np.asarray(total / norm, dtype=np.float32)
 
-    def search_vector(self, vector: Float32s, *, k: int = 10) -> list[Hit]:
+    def search_vector(
+        self, vector: Float32s, *, k: int = 10, min_z: float | None = None, diverse: bool = False
+    ) -> list[Hit]:
         """Return the k pictures nearest to a query vector, float32 (dim,), in the gallery's space; see `search`."""
         self._check_open()
         vector = read_vector(vector, self.gallery.manifest.space.dim)
-        matches = self.gallery.index.search(vector[np.newaxis], k=k)
-        count = int(matches.counts[0])
-        rows, cosines = matches.rows[0, :count], matches.scores[0, :count]
-        z_scores = self.gallery.z_scores(to_units(vector[np.newaxis])[0], cosines)
-        return self._hits(Fused(rows, cosines, cosines, z_scores), k)
+        return self._nearest(vector, Selection(k, min_z, diverse))
 
     def text_encoder(self) -> TextEncoder:
         """Return the text encoder, opened on the first call.
@@ -168,10 +193,21 @@ class Lens:
     ) -> None:
         self.close()
 
-    def _search_composed(self, parts: list[Part], name: str, parameters: Mapping[str, Value] | None, k: int) -> Hits:
+    def _nearest(self, vector: Float32s, selection: Selection, *, shown: Float32s | None = None) -> list[Hit]:
+        def find(k: int) -> Fused:
+            matches = self.gallery.index.search(vector[np.newaxis], k=k)
+            count = int(matches.counts[0])
+            rows, cosines = matches.rows[0, :count], matches.scores[0, :count]
+            z_scores = self.gallery.z_scores(to_units(vector[np.newaxis])[0], cosines)
+            return Fused(rows, cosines, cosines, z_scores)
+
+        return self._hits(selection.among(self.gallery.index, find, shown=shown), selection)
+
+    def _search_composed(
+        self, parts: list[Part], name: str, parameters: Mapping[str, Value] | None, selection: Selection
+    ) -> Hits:
         text, image = (None if model is None else model.manifest for model in self._models.values())
         plan = plan_query(parts, name, parameters, text, image)
-        check_k(k)
         kit = self._ingredients()
 
         def encode(part: Part) -> Float32s:
@@ -184,9 +220,10 @@ class Lens:
 
         composed = plan.compose(kit, encode, see)
         if composed.fuse is None:
-            hits = self.search_vector(composed.vectors[0], k=k)
+            hits = self._nearest(composed.vectors[0], selection)
         else:
-            hits = self._hits(search_fused(self.gallery, composed, k=k), k)
+            found = selection.among(self.gallery.index, lambda k: search_fused(self.gallery, composed, k=k))
+            hits = self._hits(found, selection)
         return Hits(hits, method=plan.method.name, why=plan.why, parameters=plan.values, names=composed.names)
 
     def _encode_part(self, part: Part) -> Float32s:
@@ -203,13 +240,14 @@ class Lens:
         vectors, features = encoder.encode_features(encoder.load(picture)[np.newaxis])
         return vectors[0], features[0]
 
-    def _hits(self, found: Fused, k: int) -> list[Hit]:
+    def _hits(self, found: Fused, selection: Selection) -> list[Hit]:
         hits = []
         for row, score, cosine, z in zip(found.rows, found.scores, found.cosines, found.z_scores, strict=True):
-            for item in self._items(int(row)):  # exact duplicates share a row
+            items = self._items(int(row))  # exact duplicates share a row
+            for item in items[:1] if selection.diverse else items:
                 figures = (float(score), float(cosine), float(z))
                 hits.append(Hit(item.id, item.uri, *figures, item.width, item.height, item.attributes))
-        return hits[:k]
+        return hits[: selection.k]
 
     def _items(self, row: int) -> list[Item]:
         try:

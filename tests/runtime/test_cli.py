@@ -103,7 +103,7 @@ def test_search_by_picture_alone(run: Run, bundle: Path, pictures: Path) -> None
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "give an EXPRESSION, a --text TEXT or an --image PATH (see pocketlens search --help)"),
+        ([], "give an EXPRESSION, a --text TEXT, an --image PATH or a --like ID (see pocketlens search --help)"),
         (
             ["red", "-k", "0"],
             "Invalid value for '-k': 0 is not in the range 1<=x<=1000. (see pocketlens search --help)",
@@ -328,6 +328,45 @@ def test_a_damaged_bundle_names_the_file_what_was_found_and_expected(run: Run, o
         assert ", expected sha256 " in result.err
 
 
+def test_more_like_a_picture_of_the_gallery(run: Run, bundle: Path) -> None:
+    result = run("search", bundle, "--like", "red.png", "-k", 2, "--json")
+    assert (result.code, result.err) == (0, "")
+    assert next(hit["id"] for hit in json.loads(result.out)["hits"]) == "more/red copy.png"
+    hits = json.loads(run("search", bundle, "--like", "red.png", "--diverse", "--json").out)["hits"]
+    assert [hit["id"] for hit in hits if "red" in hit["id"]] == []
+    assert failed(run("search", bundle, "--like", "none.png"), "no item has the id 'none.png'; an id is a picture's")
+    for other in (["red"], ["--text", "red"], ["--image", "x.png"], ["--negative", "x"], ["--method", "sum"]):
+        assert failed(run("search", bundle, "--like", "red.png", *other), "--like ID stands alone: it takes", code=2)
+
+
+def test_min_z_and_diverse_leave_hits_out(run: Run, bundle: Path) -> None:
+    every = json.loads(run("search", bundle, "red", "--json").out)["hits"]
+    few = json.loads(run("search", bundle, "red", "--json", "--min-z", "0").out)["hits"]
+    assert few == [hit for hit in every if hit["z"] >= 0]
+    assert 0 < len(few) < len(every)
+    assert json.loads(run("search", bundle, "red", "--json", "--min-z", 100).out)["hits"] == []
+    assert len(json.loads(run("search", bundle, "red", "--json", "--diverse").out)["hits"]) == len(every) - 1
+    assert failed(run("search", bundle, "red", "--min-z", "nan"), "min_z is nan, expected a number from -1e6 to 1e6")
+    assert failed(run("search", bundle, "red", "--min-z", "much"), "Invalid value for '--min-z'", code=2)
+
+
+def test_duplicates_lists_groups(run: Run, bundle: Path, own: Path) -> None:
+    for arguments in ((), ("--exact",), ("--near", 1)):
+        result = run("duplicates", bundle, *arguments)
+        assert (result.code, result.err) == (0, "1 of 5 pictures are copies, in 1 groups\n")
+        assert result.out == "keep           more/red copy.png  40 x 30\n  exact 1.000  red.png  40 x 30\n"
+    values = json.loads(run("duplicates", bundle, "--near", 0.2, "--json").out)
+    assert (values["items"], values["near"], len(values["groups"])) == (5, 0.2, 1)
+    assert {copy["id"]: copy["exact"] for copy in values["groups"][0]["copies"]} == {
+        "green.png": False, "more/red copy.png": False, "red.png": False, "white.png": False,
+    }  # fmt: skip
+    for near in (0, 1.1, "x"):
+        assert failed(run("duplicates", bundle, "--near", near), "Invalid value for '--near'", code=2)
+    assert failed(run("duplicates", bundle / "none"), f"{bundle}/none does not exist")
+    flip(own / "gallery" / "items.sqlite", 5_000)
+    assert failed(run("duplicates", own), f"{own}/gallery/items.sqlite is damaged")
+
+
 # info and verify
 
 
@@ -520,7 +559,7 @@ def test_every_command_has_help(run: Run) -> None:
     listed = run("--help")
     assert (listed.code, listed.err) == (0, "")
     commands = re.findall(r"^  (\w+)  +\S.*", listed.out.partition("Commands:\n")[2], flags=re.MULTILINE)
-    assert {"bench", "export", "index", "info", "pack", "search", "verify"} <= set(commands)
+    assert {"bench", "duplicates", "export", "index", "info", "pack", "search", "verify"} <= set(commands)
     for name in commands:
         assert run(name, "--help").out.startswith(f"Usage: pocketlens {name} ")
     assert run("--version").out.split()[-1] == pocketlens.__version__
