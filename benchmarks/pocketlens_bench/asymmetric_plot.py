@@ -83,4 +83,9 @@ def _legend(figure: Any, report: Report) -> None:
 
 
 def _colours(report: Report) -> dict[str, str]:
-    return {model["label"]: f"C{place % 10}" for place, model in enumerate(report["models"])}
+    from matplotlib import colormaps
+    from matplotlib.colors import to_hex
+
+    labels = [model["label"] for model in report["models"]]
+    colours = colormaps["tab10" if len(labels) <= 10 else "tab20"]
+    return {label: to_hex(colours(place % colours.N)) for place, label in enumerate(labels)}
