@@ -16,7 +16,7 @@ _BYTES_PER_PART = 1_024
 _SCANS = 100  # of a JPEG; encoders that try many make about 30
 _SCAN = b"\xff\xda"
 _END = b"\xff\xd9"
-_MARKER = re.compile(rb"\xff+([^\x00\xff])")
+_MARKER = re.compile(rb"\xff([^\x00\xff])")
 _BARE_MARKERS = frozenset({0x01, *range(0xD0, 0xD9)})  # they have no length
 
 
@@ -100,7 +100,7 @@ def _parts(content: bytes, format: str) -> Iterator[tuple[int, int]]:
 
 
 def _jpeg_segments(content: bytes) -> Iterator[tuple[int, int]]:
-    """Yield the segments before the first scan. Bytes that are none, which decoders step over, count one by one."""
+    """Yield the segments before the first scan. Fill and junk, which decoders step over, count byte by byte."""
     at = 2
     while at + 4 <= len(content):
         marker = _MARKER.match(content, at)

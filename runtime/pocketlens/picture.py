@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
 
 from pocketlens._types import Uint8s
 from pocketlens.containers import excess_of, format_of, is_cut, starts_a_picture
@@ -32,6 +32,7 @@ from pocketlens.rgb import NoWhite, to_rgb
 Picture: TypeAlias = bytes | str | Path | Image.Image
 
 DRAFT_FACTOR = 6  # a JPEG may be decoded at 1/2, 1/4 or 1/8 while its sides stay this many times the tower's
+_TILE_WIDTH, _TILE_HEIGHT = 322, 323  # tags of a TIFF
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
@@ -146,7 +147,9 @@ def _checked_format(name: str, content: bytes, limits: Limits) -> str:
 
 def _from_bytes(name: str, content: bytes, format: str, side: int | None, limits: Limits) -> Upright:
     with _no_warnings, Image.open(io.BytesIO(content), formats=(FORMATS[format].decoder,)) as image:
-        _check_size(name, image, format, limits)
+        _check_size(name, image.size, format, limits)
+        if format == "tiff":
+            _check_size(name, _tile_size(image), format, limits)
         width, height = image.size
         if side is not None and format == "jpeg":
             image.draft(None, (DRAFT_FACTOR * side, DRAFT_FACTOR * side))
@@ -159,7 +162,7 @@ def _from_bytes(name: str, content: bytes, format: str, side: int | None, limits
 
 def _from_image(name: str, image: Image.Image, limits: Limits) -> Upright:
     with _no_warnings:
-        _check_size(name, image, None, limits)
+        _check_size(name, image.size, None, limits)
         rgb = to_rgb(image)  # loads it: before, a TIFF still has the orientation that Pillow then applies
         return _turned(rgb, rgb.size, Exif(_orientation(image)))
 
@@ -171,12 +174,19 @@ def _turned(rgb: Image.Image, size: tuple[int, int], exif: Exif) -> Upright:
     return Upright(rgb.transpose(_TURNS[exif.orientation]), width, height, exif.taken)
 
 
-def _check_size(name: str, image: Image.Image, format: str | None, limits: Limits) -> None:
-    pixels, most = image.width * image.height, limits.pixels_of(format)
+def _check_size(name: str, size: tuple[int, int], format: str | None, limits: Limits) -> None:
+    pixels, most = size[0] * size[1], limits.pixels_of(format)
     if not 0 < pixels <= most:
         what = "a picture" if format is None else FORMATS[format].decoder
         reason: ImageReason = "too large" if pixels else "damaged"
-        raise BadImage(name, reason, f"{image.width}x{image.height} pixels, expected 1 to {most} of {what}")
+        raise BadImage(name, reason, f"{size[0]}x{size[1]} pixels, expected 1 to {most} of {what}")
+
+
+def _tile_size(image: Image.Image) -> tuple[int, int]:
+    """Return width and height of the tiles of a TIFF, which are decoded whole and may be larger than the picture."""
+    assert isinstance(image, TiffImagePlugin.TiffImageFile)
+    tags = image.tag_v2
+    return (tags.get(_TILE_WIDTH, image.width), tags.get(_TILE_HEIGHT, image.height))
 
 
 def _too_many_bytes(found: int, limits: Limits) -> str:
@@ -265,6 +275,8 @@ def _reason(error: Exception, content: bytes, format: str | None) -> ImageReason
 def _detail(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
         return "its first bytes promise a picture that does not follow"  # Pillow's message has the object's address
+    if isinstance(error, Image.DecompressionBombError):
+        return str(error).split(",")[0]
     if isinstance(error, OSError) and error.strerror:
         return error.strerror  # without the file's name
     return " ".join(str(error).split())[:200] or type(error).__name__

@@ -1,0 +1,1 @@
+"""Generators of hostile input, each drawn from a seed."""
