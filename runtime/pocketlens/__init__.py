@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pocketlens.encoder import TextEncoder as TextEncoder
     from pocketlens.errors import BadImage as BadImage
     from pocketlens.errors import BadQuery as BadQuery
+    from pocketlens.errors import Busy as Busy
     from pocketlens.errors import CorruptFile as CorruptFile
     from pocketlens.errors import EncoderMismatch as EncoderMismatch
     from pocketlens.errors import FormatError as FormatError
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 _HOME = {
     "BadImage": "errors",
     "BadQuery": "errors",
+    "Busy": "errors",
     "CorruptFile": "errors",
     "EncoderMismatch": "errors",
     "FormatError": "errors",
@@ -57,6 +59,7 @@ _HOME = {
 __all__ = [
     "BadImage",
     "BadQuery",
+    "Busy",
     "CorruptFile",
     "EncoderMismatch",
     "FormatError",

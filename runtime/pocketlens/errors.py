@@ -7,6 +7,7 @@ PocketlensError
 ├── MissingPart            the bundle or installation lacks what the call needs (a tower, a tokenizer, an extra)
 ├── BadImage               a picture cannot be decoded
 ├── BadQuery               a query has the wrong type, shape or value (also a ValueError)
+├── Busy                   another process is changing the same bundle, and did not finish in time
 └── Refused                an offline stage measured its own result and did not write it
 
 A message names the file, what was found and what was expected.
@@ -62,6 +63,10 @@ class BadImage(PocketlensError):
 
 class BadQuery(PocketlensError, ValueError):
     """A query has the wrong type, shape or value."""
+
+
+class Busy(PocketlensError):
+    """Another process is changing the same bundle, and did not finish in time. Nothing was changed here."""
 
 
 class Refused(PocketlensError):
