@@ -11,7 +11,8 @@ The constants were measured: benchmarks/results/fusion.json.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -47,38 +48,45 @@ class Fused:
     z_scores: Float32s
 
 
-def search_fused(gallery: Gallery, composed: Composed, *, k: int, exhaustive: bool | None = None) -> Fused:
+def search_fused(
+    gallery: Gallery, composed: Composed, *, k: int, rows: Int64s | None = None, exhaustive: bool | None = None
+) -> Fused:
     """Return the k rows that score best; equal scores in row order.
 
     Args:
         gallery: what to search.
         composed: a query with `fuse`.
         k: 1 to 1,000; fewer come back only when the gallery has fewer rows.
-        exhaustive: whether to score every row; by default in galleries of up to 100,000.
+        rows: int64 (m,), rising: the rows that may be found; None allows all. Statistics are the whole gallery's.
+        exhaustive: whether to score every such row; by default up to 100,000.
 
     Raises:
         BadQuery: k or a vector is out of range.
     """
-    assert composed.fuse is not None
     check_k(k)
+    index = gallery.index
+    allowed = np.arange(index.spec.rows) if rows is None else rows
     if exhaustive is None:
-        exhaustive = gallery.index.spec.rows <= EXHAUSTIVE_ROWS
-    means, deviations = _statistics(gallery, composed.vectors)
-    if exhaustive:
-        rows, values = np.arange(gallery.index.spec.rows), gallery.index.inner_products(composed.vectors)
-    else:
+        exhaustive = len(allowed) <= EXHAUSTIVE_ROWS
+    if not exhaustive:
+        _, deviations = _statistics(gallery, composed.vectors)
         directions = fan(composed.vectors, deviations, composed.negatives)
-        rows = gallery.index.candidates(directions, max(CANDIDATES, 2 * k))
-        values = gallery.index.inner_products(composed.vectors, rows)
-    scores = Scores(values, means, deviations, lambda places: gallery.index.vectors(rows[places]))
-    fused = composed.fuse(scores)
-    best = top(fused, k)
-    wanted = len(composed.vectors) - composed.negatives
-    lengths = np.linalg.norm(composed.vectors[:wanted], axis=1, keepdims=True)
-    cosines = values[:wanted, best] / lengths  # (wanted, m)
-    units = to_units(composed.vectors[:wanted])
-    z_scores = [gallery.z_scores(unit, row) for unit, row in zip(units, cosines, strict=True)]
-    return Fused(rows[best], fused[best], np.clip(cosines.mean(axis=0), -1, 1), np.mean(z_scores, axis=0))
+        forbidden = index.spec.rows - len(allowed)
+        found = index.candidates(directions, max(CANDIDATES, 2 * k) + forbidden)
+        allowed = found if rows is None else np.intersect1d(found, rows, assume_unique=True)
+    everything = rows is None and exhaustive
+    values = index.inner_products(composed.vectors, None if everything else allowed)
+    ranked = _ranked(gallery, composed, values, lambda places: index.vectors(allowed[places]), k)
+    return replace(ranked, rows=allowed[ranked.rows])
+
+
+def rank_fused(gallery: Gallery, composed: Composed, vectors: Float32s, *, k: int) -> Fused:
+    """Return the k best of unit vectors that the gallery lacks, float32 (n, dim), by their places among them.
+
+    They are scored as the gallery's own are, by its statistics.
+    """
+    values = composed.vectors @ vectors.T  # (p, n)
+    return _ranked(gallery, composed, values, lambda places: vectors[places], k)
 
 
 def fan(vectors: Float32s, deviations: Float32s, negatives: int) -> Float32s:
@@ -112,6 +120,21 @@ def top(scores: Float32s, k: int) -> Int64s:
         least = np.partition(scores, len(scores) - k)[len(scores) - k]
         places = np.flatnonzero(scores >= least)
     return places[np.argsort(-scores[places], kind="stable")[:k]]
+
+
+def _ranked(
+    gallery: Gallery, composed: Composed, values: Float32s, vectors: Callable[[Int64s], Float32s], k: int
+) -> Fused:
+    """Return the k places that score best of n, by inner products with the query's vectors, float32 (p, n)."""
+    assert composed.fuse is not None
+    fused = composed.fuse(Scores(values, *_statistics(gallery, composed.vectors), vectors))
+    best = top(fused, k)
+    wanted = len(composed.vectors) - composed.negatives
+    lengths = np.linalg.norm(composed.vectors[:wanted], axis=1, keepdims=True)
+    cosines = values[:wanted, best] / lengths  # (wanted, m)
+    units = to_units(composed.vectors[:wanted])
+    z_scores = [gallery.z_scores(unit, each) for unit, each in zip(units, cosines, strict=True)]
+    return Fused(best, fused[best], np.clip(cosines.mean(axis=0), -1, 1), np.mean(z_scores, axis=0))
 
 
 def _statistics(gallery: Gallery, vectors: Float32s) -> tuple[Float32s, Float32s]:

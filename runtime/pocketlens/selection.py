@@ -5,7 +5,7 @@ from __future__ import annotations
 import numbers
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -13,10 +13,17 @@ from pocketlens._types import Float32s, Int64s
 from pocketlens.duplicates import distinct
 from pocketlens.errors import BadQuery
 from pocketlens.fusion import Fused
-from pocketlens.index import MAX_K, Index, check_k
+from pocketlens.index import MAX_K, check_k
 
 _MOST_Z = 1e6
 _MORE = 4  # times as many rows are looked at when near-duplicates leave too few
+
+
+class Vectors(Protocol):
+    """Gives the unit vectors of rows."""
+
+    def vectors(self, rows: Int64s) -> Float32s:
+        """Return float32 (n, dim) of int64 (n,) rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +47,7 @@ class Selection:
         check_k(self.k)
         check_min_z(self.min_z)
 
-    def among(self, index: Index, find: Callable[[int], Fused], *, shown: Float32s | None = None) -> Fused:
+    def among(self, index: Vectors, find: Callable[[int], Fused], *, shown: Float32s | None = None) -> Fused:
         """Return the selected rows of a ranking, best first.
 
         Args:
