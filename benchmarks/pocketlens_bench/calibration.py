@@ -244,8 +244,8 @@ def _area_rows(title: str, part: str, draws: list[Draw], resamples: int, *, righ
     answered = np.stack([draw.answered for draw in draws])  # (draws, queries)
     best_right = np.stack([draw.right for draw in draws])
     counted = best_right | ~answered if right else np.ones_like(answered)
-    samples: list[Int64s] = [rng.integers(0, answered.shape[1], answered.shape[1]) for _ in range(resamples)]
     everyone: Int64s = np.arange(answered.shape[1])
+    samples = [np.asarray(rng.choice(everyone, len(everyone)), dtype=np.int64) for _ in range(resamples)]
     ceiling = None if right else round(0.5 + float(best_right[answered].mean()) / 2, 3)
     rows: list[Row] = []
     base = np.zeros(0)
@@ -291,7 +291,7 @@ def _curve_rows(title: str, part: str, draws: list[Draw]) -> list[Row]:
 
 
 def _default_rows(curve: list[Row]) -> list[Row]:
-    """Return, by set and statistic, the highest threshold that keeps most right hits on validation, as it does on test."""
+    """Return, by set and statistic, the highest threshold that keeps most right hits on validation; shares of test."""
     rows: list[Row] = []
     for title, name in dict.fromkeys((row["set"], row["statistic"]) for row in curve):
         alike = [row for row in curve if (row["set"], row["statistic"]) == (title, name)]
