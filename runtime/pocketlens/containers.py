@@ -14,6 +14,7 @@ from typing import Literal
 _PARTS = 1_000  # of a file of any size; a legal picture has one part in some thousands of bytes beyond that
 _BYTES_PER_PART = 1_024
 _SCANS = 100  # of a JPEG; encoders that try many make about 30
+_ENTRIES = 500  # of a TIFF's directory; the standard names about 80
 _SCAN = b"\xff\xda"
 _END = b"\xff\xd9"
 _MARKER = re.compile(rb"\xff([^\x00\xff])")
@@ -46,6 +47,8 @@ def excess_of(content: bytes, format: str) -> str | None:
         scans = content.count(_SCAN, _start_of_scans(content))
         if scans > _SCANS:
             return f"{scans} scans, expected at most {_SCANS}"
+    if format == "tiff" and (entries := _tiff_entries(content)) > _ENTRIES:
+        return f"{entries} entries in its directory, expected at most {_ENTRIES}"
     most = _most_parts(content)
     if sum(1 for _ in islice(_parts(content, format), most + 1)) > most:
         return f"more than {most} parts in {len(content)} bytes"
@@ -137,6 +140,14 @@ def _chunks(content: bytes, at: int, order: Literal["little", "big"]) -> Iterato
             size = int.from_bytes(content[at + 4 : at + 8], "little")
             at += 8 + size + size % 2
         yield start, at
+
+
+def _tiff_entries(content: bytes) -> int:
+    """Return how many entries the first directory of a TIFF says it has."""
+    order: Literal["little", "big"] = "little" if content[:2] == b"II" else "big"
+    large = content[2:4].strip(b"\0") == b"+"  # BigTIFF
+    start = int.from_bytes(content[8:16] if large else content[4:8], order)
+    return int.from_bytes(content[start : start + (8 if large else 2)], order)
 
 
 def _boxes(content: bytes) -> Iterator[tuple[int, int]]:

@@ -32,7 +32,7 @@ from pocketlens.rgb import NoWhite, to_rgb
 Picture: TypeAlias = bytes | str | Path | Image.Image
 
 DRAFT_FACTOR = 6  # a JPEG may be decoded at 1/2, 1/4 or 1/8 while its sides stay this many times the tower's
-_TILE_WIDTH, _TILE_HEIGHT = 322, 323  # tags of a TIFF
+_WIDTH, _HEIGHT, _TILE_WIDTH, _TILE_HEIGHT = 256, 257, 322, 323  # tags of a TIFF
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
@@ -149,7 +149,7 @@ def _from_bytes(name: str, content: bytes, format: str, side: int | None, limits
     with _no_warnings, Image.open(io.BytesIO(content), formats=(FORMATS[format].decoder,)) as image:
         _check_size(name, image.size, format, limits)
         if format == "tiff":
-            _check_size(name, _tile_size(image), format, limits)
+            _check_tiles(name, image, limits)
         width, height = image.size
         if side is not None and format == "jpeg":
             image.draft(None, (DRAFT_FACTOR * side, DRAFT_FACTOR * side))
@@ -182,11 +182,16 @@ def _check_size(name: str, size: tuple[int, int], format: str | None, limits: Li
         raise BadImage(name, reason, f"{size[0]}x{size[1]} pixels, expected 1 to {most} of {what}")
 
 
-def _tile_size(image: Image.Image) -> tuple[int, int]:
-    """Return width and height of the tiles of a TIFF, which are decoded whole and may be larger than the picture."""
+def _check_tiles(name: str, image: Image.Image, limits: Limits) -> None:
+    """Refuse a TIFF whose tiles, which are decoded whole, are too large, or end before the picture does."""
     assert isinstance(image, TiffImagePlugin.TiffImageFile)
     tags = image.tag_v2
-    return (tags.get(_TILE_WIDTH, image.width), tags.get(_TILE_HEIGHT, image.height))
+    width, height = tags[_WIDTH], tags[_HEIGHT]  # as stored; the image's own are upright already
+    _check_size(name, (tags.get(_TILE_WIDTH, width), tags.get(_TILE_HEIGHT, height)), "tiff", limits)
+    stops = [tile.extents[2:] for tile in image.tile if tile.extents is not None]
+    found = [max((stop[axis] for stop in stops), default=0) for axis in (0, 1)]
+    if found[0] < width or found[1] < height:  # Pillow would leave the rest black
+        raise BadImage(name, "truncated", f"{found[0]}x{found[1]} of {width}x{height} pixels")
 
 
 def _too_many_bytes(found: int, limits: Limits) -> str:
