@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ CREATE TABLE items (
 ) WITHOUT ROWID;
 CREATE INDEX items_by_row ON items (row, id);
 """
+_MANY = 500  # values in one statement; SQLite takes 999 at least
 _COLUMNS = {"id": str, "row": int, "uri": str, "width": int, "height": int, "sha256": str, "attributes": str}
 
 
@@ -94,6 +97,15 @@ class Items:
             raise BadQuery(f"no item has the id {id!r}; an id is a picture's path below the folder that was indexed")
         return found[0]
 
+    def rows_of(self, ids: Iterable[str]) -> dict[str, int]:
+        """Return the code rows of those ids that items have; ids are text that UTF-8 can hold."""
+        return dict(self._select_in("id, row", "id", ids))
+
+    def counts_of(self, rows: Iterable[int]) -> dict[int, int]:
+        """Return how many items share each of these code rows."""
+        shared = Counter(row for row, _ in self._select_in("row, id", "row", rows))
+        return dict(shared)
+
     def read_all(self) -> list[Item]:
         """Return every item, by row and id."""
         return self._read(f"SELECT {', '.join(_COLUMNS)} FROM items ORDER BY row, id")
@@ -103,15 +115,24 @@ class Items:
         with self._lock:
             self._connection.close()
 
+    def _select_in(self, columns: str, column: str, values: Iterable[int | str]) -> Iterator[tuple[Any, ...]]:
+        wanted = iter(values)
+        while some := list(islice(wanted, _MANY)):
+            yield from self._fetch(
+                f"SELECT {columns} FROM items WHERE {column} IN ({', '.join('?' * len(some))})", *some
+            )
+
     def _read(self, query: str, *values: int | str) -> list[Item]:
+        return [_from_record(record, self.path) for record in self._fetch(query, *values)]
+
+    def _fetch(self, query: str, *values: int | str) -> list[tuple[Any, ...]]:
         try:
             with self._lock:
-                records = self._connection.execute(query, values).fetchall()
+                return self._connection.execute(query, values).fetchall()
         except sqlite3.ProgrammingError as error:
             raise BadQuery(f"{self.path} cannot be asked: {error}") from error
         except sqlite3.Error as error:
             raise FormatError(f"{self.path}: the items cannot be read: {error}") from error
-        return [_from_record(record, self.path) for record in records]
 
 
 def write_items(path: Path, items: Iterable[Item]) -> None:

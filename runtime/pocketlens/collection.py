@@ -1,0 +1,188 @@
+"""A bundle's pictures on the disk: reading what is there now, and changing it.
+
+Other processes may add, remove and compact while this one searches. What they committed is seen by the next search: a
+look at the store's version costs microseconds. Who changes something holds the store's write lock; who puts a compacted
+bundle in the place of the old one holds the bundle's lock alone (see `lock`), so that nobody opens half of each.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TypeVar
+
+from pocketlens.bundle import MANIFEST, BundleManifest, read_bundle
+from pocketlens.contents import Contents
+from pocketlens.errors import BadQuery, Busy, FormatError, PocketlensError
+from pocketlens.gallery import Gallery
+from pocketlens.local import NAME, NOTHING, Base, Store, create_store
+from pocketlens.lock import hold
+
+T = TypeVar("T")
+_ATTEMPTS = 5  # to change a bundle that is compacted again and again
+
+
+class Collection:
+    """An opened bundle's gallery with its additions. It may be used from several threads.
+
+    Args:
+        folder: the bundle.
+        threads: threads of one search.
+
+    Raises:
+        FormatError: it is no bundle of a known version, or local.sqlite belongs to another gallery.
+        CorruptFile: a file differs from its record, or a row of local.sqlite is damaged.
+    """
+
+    def __init__(self, folder: Path, *, threads: int = 1) -> None:
+        self.folder = folder
+        self._threads = threads
+        self._lock = threading.RLock()
+        self._closed = False
+        self._store: Store | None = None
+        with hold(folder):
+            self._seen = _identity(folder)
+            self._manifest = read_bundle(folder)
+            self._gallery = self._open_gallery(self._manifest)
+        self._forget()
+
+    @property
+    def gallery(self) -> Gallery:
+        """The shipped gallery, as it was opened last."""
+        return self._gallery
+
+    def now(self) -> Contents:
+        """Return what the bundle contains now.
+
+        Raises:
+            BadQuery: the collection is closed.
+            CorruptFile: a row of local.sqlite is damaged.
+        """
+        with self._lock:
+            if self._closed:
+                raise BadQuery(f"{self.folder}: this collection is closed")
+            self._follow()
+            try:
+                self._refresh()
+            except FormatError:
+                if _identity(self.folder) in (self._seen, None):
+                    raise
+                self._follow()  # compacted between the two looks
+                self._refresh()
+            return self._contents
+
+    def change(self, write: Callable[[Gallery, Store], T]) -> T:
+        """Return what `write` returns, after all that it changed in the store was committed; or nothing was.
+
+        Args:
+            write: may be called again, when the bundle was compacted meanwhile.
+
+        Raises:
+            Busy: another process was changing the bundle all the time.
+            FormatError: the bundle cannot be written.
+        """
+        for _ in range(_ATTEMPTS):
+            with self._lock:
+                self._follow()
+                base, gallery = _base(self._manifest), self._gallery
+            with self._opened_store(base) as store:
+                if store is None:
+                    continue
+                with suppress(_Moved), store.transaction():
+                    if read_bundle(self.folder).gallery != base.gallery:
+                        raise _Moved
+                    return write(gallery, store)
+        raise Busy(f"{self.folder} was replaced again and again; try again")
+
+    def close(self) -> None:
+        """Release the gallery and the store."""
+        with self._lock:
+            self._closed = True
+            self._forget()
+            self._gallery.close()
+
+    def _open_gallery(self, manifest: BundleManifest) -> Gallery:
+        return Gallery.open(self.folder / "gallery", manifest_sha256=manifest.gallery, threads=self._threads)
+
+    def _follow(self) -> None:
+        """Open the gallery that has taken the place of this one, if it only holds the additions too.
+
+        A bundle with other towers or of another space is another one; who wants it opens it.
+        """
+        found = _identity(self.folder)
+        if found in (self._seen, None):
+            return
+        with hold(self.folder):
+            found, manifest = _identity(self.folder), read_bundle(self.folder)
+            if _towers(manifest) == _towers(self._manifest) and manifest.gallery != self._manifest.gallery:
+                self._gallery = self._open_gallery(manifest)  # the old one ends with the last search in it
+                self._manifest = manifest
+                self._forget()
+            self._seen = found
+
+    def _refresh(self) -> None:
+        if self._store is None:
+            if not (self.folder / NAME).exists():
+                return
+            with hold(self.folder):
+                self._store = Store(self.folder, _base(self._manifest))
+                self._version = self._store.version()
+                self._contents = Contents(self._gallery, self._store.read())
+        version = self._store.version()
+        if version != self._version:
+            self._contents = Contents(self._gallery, self._store.read())
+            self._version = version
+
+    def _forget(self) -> None:
+        store, self._store, self._version = self._store, None, -1
+        self._contents = Contents(self._gallery, NOTHING)
+        if store is not None:
+            _close(store, self.folder)
+
+    @contextmanager
+    def _opened_store(self, base: Base) -> Iterator[Store | None]:
+        """Yield a connection of its own to the store, which is made when it is missing; None: of another gallery."""
+        if not (self.folder / NAME).exists():
+            with hold(self.folder, alone=True):
+                if read_bundle(self.folder).gallery == base.gallery and not (self.folder / NAME).exists():
+                    create_store(self.folder, base)
+        with hold(self.folder):
+            moved = read_bundle(self.folder).gallery != base.gallery
+            store = None if moved else Store(self.folder, base)
+        try:
+            yield store
+        finally:
+            if store is not None:
+                _close(store, self.folder)
+
+
+class _Moved(Exception):
+    """Another bundle has taken this one's place."""
+
+
+def _base(manifest: BundleManifest) -> Base:
+    return Base(manifest.gallery, manifest.space.id, manifest.space.dim)
+
+
+def _towers(manifest: BundleManifest) -> tuple[object, ...]:
+    return (manifest.space, manifest.text, manifest.image)
+
+
+def _identity(folder: Path) -> tuple[int, ...] | None:
+    """Return what tells the bundle at this path from one that takes its place; None where there is none."""
+    try:
+        found = (folder / MANIFEST).stat()
+    except OSError:
+        return None
+    return (found.st_dev, found.st_ino, found.st_mtime_ns, found.st_ctime_ns)
+
+
+def _close(store: Store, folder: Path) -> None:
+    """Close a store so that SQLite, which removes its journal by name, finds no other bundle's in its place."""
+    try:
+        with hold(folder):
+            store.close()
+    except PocketlensError:  # the bundle is gone, or somebody keeps it
+        store.close()
