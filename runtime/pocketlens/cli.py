@@ -105,6 +105,7 @@ def cli() -> None:
 @click.option("--like", metavar="ID", help="More like this picture of the gallery, instead of all of the above.")
 @click.option("--min-z", type=float, metavar="Z", help="Leave hits out whose z is lower, such as 3; see below.")
 @click.option("--diverse", is_flag=True, help="Hide near-duplicates (cosine 0.97 or above) of better hits.")
+@click.option("--formats", metavar="LIST", help="Read these too, by commas: gif, bmp, tiff, avif, heic.")
 @click.option("--threads", type=click.IntRange(1, 64), help=_THREADS)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: no times, no absolute paths.")
 def search(
@@ -119,6 +120,7 @@ def search(
     like: str | None,
     min_z: float | None,
     diverse: bool,
+    formats: str | None,
     threads: int | None,
     as_json: bool,
 ) -> None:
@@ -154,7 +156,8 @@ def search(
     from pocketlens.show import hits_values
 
     parts = [] if like is not None else read_options(expression, images, texts, negative)
-    with open_lens(bundle, threads=threads) as lens:
+    more = [] if formats is None else [name.strip() for name in formats.split(",")]
+    with open_lens(bundle, threads=threads, formats=more) as lens:
         if like is not None:
             hits = lens.similar(like, k=k, min_z=min_z, diverse=diverse)
         else:
