@@ -104,6 +104,7 @@ def cli() -> None:
 @click.option("-k", default=10, show_default=True, type=click.IntRange(1, 1_000), help="How many hits.")
 @click.option("--like", metavar="ID", help="More like this picture of the gallery, instead of all of the above.")
 @click.option("--min-z", type=float, metavar="Z", help="Leave hits out whose z is lower, such as 3; see below.")
+@click.option("--min-margin", type=float, metavar="M", help="Leave hits out whose margin is lower, such as 0.1.")
 @click.option("--diverse", is_flag=True, help="Hide near-duplicates (cosine 0.97 or above) of better hits.")
 @click.option("--formats", metavar="LIST", help="Read these too, by commas: gif, bmp, tiff, avif, heic.")
 @click.option("--threads", type=click.IntRange(1, 64), help=_THREADS)
@@ -119,6 +120,7 @@ def search(
     k: int,
     like: str | None,
     min_z: float | None,
+    min_margin: float | None,
     diverse: bool,
     formats: str | None,
     threads: int | None,
@@ -142,8 +144,9 @@ def search(
     made of them, the score, which compares within one answer only; cosine and z are then the mean over the wanted
     vectors. Without a column score, the cosine is what hits are ranked by.
 
-    The best of n pictures that have nothing to do with the query is expected at a z of about 2.5 among 100, 3.2 among
-    1,000 and 4.4 among 100,000 (docs/scores.md).
+    The margin is the cosine less the mean of the pictures ranked second to fiftieth: how far a picture stands out
+    from the next best. The best of n pictures that have nothing to do with the query is expected at a z of about 2.5
+    among 100, 3.2 among 1,000 and 4.4 among 100,000 (docs/scores.md).
     """  # noqa: D301  # click takes the escape itself
     asked = expression is not None or texts or images
     if like is not None and (asked or negative or values or method != "auto"):
@@ -159,9 +162,12 @@ def search(
     more = [] if formats is None else [name.strip() for name in formats.split(",")]
     with open_lens(bundle, threads=threads, formats=more) as lens:
         if like is not None:
-            hits = lens.similar(like, k=k, min_z=min_z, diverse=diverse)
+            hits = lens.similar(like, k=k, min_z=min_z, min_margin=min_margin, diverse=diverse)
         else:
-            hits = lens.search(parts=parts, method=method, parameters=parameters, k=k, min_z=min_z, diverse=diverse)
+            hits = lens.search(
+                parts=parts, method=method, parameters=parameters, k=k,
+                min_z=min_z, min_margin=min_margin, diverse=diverse,
+            )  # fmt: skip
     if as_json:
         _print_json(hits_values(hits))
     else:

@@ -21,6 +21,8 @@ class Hit:
         cosine: similarity of query and picture, -1 to 1; higher is nearer. The mean over the query's wanted vectors
             where the method fuses their scores.
         z: standard deviations above this query's mean over the gallery; the mean over the vectors likewise.
+        margin: its cosine less the mean cosine of the pictures ranked second to fiftieth: how far it stands out from
+            the next best. 0 where it is the only picture.
         width, height: of the upright picture, in pixels.
         attributes: what the builder recorded.
     """
@@ -30,6 +32,7 @@ class Hit:
     score: float
     cosine: float
     z: float
+    margin: float
     width: int
     height: int
     attributes: dict[str, Any]

@@ -28,7 +28,7 @@ from pocketlens.model import Model
 from pocketlens.parts import GivenPart, Part, read_parts, shorthand
 from pocketlens.picture import Picture
 from pocketlens.plan import plan_query, reason_for_one
-from pocketlens.selection import Selection
+from pocketlens.selection import Selected, Selection
 
 
 class Lens:
@@ -70,6 +70,7 @@ class Lens:
         parameters: Mapping[str, Value] | None = None,
         k: int = 10,
         min_z: float | None = None,
+        min_margin: float | None = None,
         diverse: bool = False,
     ) -> Hits:
         """Return the k pictures nearest to a text, a picture, or a picture as the text says, best first.
@@ -83,20 +84,20 @@ class Lens:
             method: how to compose a query of several parts; see `pocketlens methods`. "auto" takes what was measured
                 best of what the bundle has.
             parameters: values of the method's parameters; those left out take their defaults.
-            k: how many hits, 1 to 1,000; fewer come back only when the gallery has fewer items, or the two below leave
+            k: how many hits, 1 to 1,000; fewer come back only when the gallery has fewer items, or what follows leaves
                 some out.
-            min_z: leave hits out whose z is lower; docs/scores.md tells how to choose it.
+            min_z, min_margin: leave hits out whose z or margin is lower; docs/scores.md tells how to choose them.
             diverse: show one of each set of near-duplicates, the best hit: pictures at a cosine of 0.97 or above.
 
         Raises:
             BadQuery: nothing is wanted, a part or a parameter is wrong, parts cancel out, the method is unknown or
-                needs a part that the query lacks, k or min_z is out of range, or the lens is closed.
+                needs a part that the query lacks, k, min_z or min_margin is out of range, or the lens is closed.
             BadImage: a picture cannot be decoded.
             MissingPart: the bundle lacks a tower that the query needs, its tokenizer, or what the method needs.
             EncoderMismatch: the method's network was trained on the features of another image tower.
         """
         self._check_open()
-        selection = Selection(k, min_z, diverse)
+        selection = Selection(k, min_z, min_margin, diverse)
         if parts is not None and not (text is image is negative is None):
             raise BadQuery("give parts, or text, image and negative; found both")
         read = shorthand(text, image, negative) if parts is None else read_parts(parts)
@@ -106,7 +107,15 @@ class Lens:
             return Hits(self._nearest(vector, selection), method=read[0].kind, why=reason_for_one(read[0], method))
         return self._search_composed(read, method, parameters, selection)
 
-    def similar(self, id: str, *, k: int = 10, min_z: float | None = None, diverse: bool = False) -> Hits:
+    def similar(
+        self,
+        id: str,
+        *,
+        k: int = 10,
+        min_z: float | None = None,
+        min_margin: float | None = None,
+        diverse: bool = False,
+    ) -> Hits:
         """Return the k pictures most like one of the gallery's own, best first, without encoding anything.
 
         The item itself is left out; exact copies of it are hits, unless `diverse` hides them.
@@ -114,13 +123,13 @@ class Lens:
         Args:
             id: the item's.
             k: how many hits, 1 to 1,000; at most 999 rows other than the item's are looked at.
-            min_z, diverse: see `search`.
+            min_z, min_margin, diverse: see `search`. The item itself counts as the best hit, ranked first.
 
         Raises:
-            BadQuery: no item has this id, k or min_z is out of range, or the lens is closed.
+            BadQuery: no item has this id, k, min_z or min_margin is out of range, or the lens is closed.
         """
         self._check_open()
-        selection = Selection(k, min_z, diverse)
+        selection = Selection(k, min_z, min_margin, diverse)
         row = self.gallery.items.find(id).row
         vectors = self.gallery.index.vectors(np.array([row]))  # (1, dim)
         hits = self._nearest(vectors[0], selection.one_more(), shown=vectors)
@@ -140,12 +149,18 @@ class Lens:
         return np.asarray(total / norm, dtype=np.float32)
 
     def search_vector(
-        self, vector: Float32s, *, k: int = 10, min_z: float | None = None, diverse: bool = False
+        self,
+        vector: Float32s,
+        *,
+        k: int = 10,
+        min_z: float | None = None,
+        min_margin: float | None = None,
+        diverse: bool = False,
     ) -> list[Hit]:
         """Return the k pictures nearest to a query vector, float32 (dim,), in the gallery's space; see `search`."""
         self._check_open()
         vector = read_vector(vector, self.gallery.manifest.space.dim)
-        return self._nearest(vector, Selection(k, min_z, diverse))
+        return self._nearest(vector, Selection(k, min_z, min_margin, diverse))
 
     def text_encoder(self) -> TextEncoder:
         """Return the text encoder, opened on the first call.
@@ -240,13 +255,15 @@ class Lens:
         vectors, features = encoder.encode_features(encoder.load(picture)[np.newaxis])
         return vectors[0], features[0]
 
-    def _hits(self, found: Fused, selection: Selection) -> list[Hit]:
-        hits = []
-        for row, score, cosine, z in zip(found.rows, found.scores, found.cosines, found.z_scores, strict=True):
+    def _hits(self, selected: Selected, selection: Selection) -> list[Hit]:
+        found, hits = selected.found, []
+        columns = (found.scores, found.cosines, found.z_scores, selected.margins)
+        for row, *of_row in zip(found.rows, *columns, strict=True):
+            score, cosine, z, margin = map(float, of_row)
             items = self._items(int(row))  # exact duplicates share a row
             for item in items[:1] if selection.diverse else items:
-                figures = (float(score), float(cosine), float(z))
-                hits.append(Hit(item.id, item.uri, *figures, item.width, item.height, item.attributes))
+                shown = (item.width, item.height, item.attributes)
+                hits.append(Hit(item.id, item.uri, score, cosine, z, margin, *shown))
         return hits[: selection.k]
 
     def _items(self, row: int) -> list[Item]:

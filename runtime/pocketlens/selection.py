@@ -1,4 +1,4 @@
-"""Which of the rows that a search ranks come back: how many, from which z on, and whether near-duplicates do."""
+"""Which of the rows that a search ranks come back: how many, how far they stand out, and whether near-duplicates do."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from pocketlens.errors import BadQuery
 from pocketlens.fusion import Fused
 from pocketlens.index import MAX_K, check_k
 
-_MOST_Z = 1e6
+BACKGROUND = 50  # margins are over the rows ranked second to here; a search re-scores as many anyway
+_MOST = 1e6  # of a least z or margin
 _MORE = 4  # times as many rows are looked at when near-duplicates leave too few
 
 
@@ -27,12 +28,26 @@ class Vectors(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Selected:
+    """Rows that come back, best first.
+
+    Attributes:
+        found: the rows with their figures.
+        margins: float32 (m,), each row's cosine less the mean of the cosines ranked second to fiftieth.
+    """
+
+    found: Fused
+    margins: Float32s
+
+
+@dataclass(frozen=True, slots=True)
 class Selection:
     """What a caller wants of the ranking.
 
     Attributes:
         k: how many hits, 1 to 1,000.
         min_z: hits whose z is lower are left out; None leaves none out.
+        min_margin: hits whose margin is lower are left out; None leaves none out.
         diverse: hide rows whose picture is a near-duplicate of a better hit's; see `duplicates.NEAR`.
 
     Raises:
@@ -41,13 +56,15 @@ class Selection:
 
     k: int
     min_z: float | None = None
+    min_margin: float | None = None
     diverse: bool = False
 
     def __post_init__(self) -> None:
         check_k(self.k)
-        check_min_z(self.min_z)
+        _check_least("min_z", self.min_z)
+        _check_least("min_margin", self.min_margin)
 
-    def among(self, index: Vectors, find: Callable[[int], Fused], *, shown: Float32s | None = None) -> Fused:
+    def among(self, index: Vectors, find: Callable[[int], Fused], *, shown: Float32s | None = None) -> Selected:
         """Return the selected rows of a ranking, best first.
 
         Args:
@@ -55,34 +72,37 @@ class Selection:
             find: returns the best rows, as many as asked for, 1 to 1,000.
             shown: float32 (m, dim), unit vectors of pictures whose near-duplicates are hidden too.
         """
-        if not self.diverse:
-            return self._clear(find(self.k))
-        wanted = min(_MORE * self.k, MAX_K)
+        wanted = max(min(_MORE * self.k, MAX_K) if self.diverse else self.k, BACKGROUND)
         while True:
             found = find(wanted)
-            kept = distinct(index.vectors(found.rows), shown=shown)[: self.k]
-            if len(kept) == self.k or len(found.rows) < wanted or wanted == MAX_K:
-                return self._clear(_taken(found, kept))
+            places = distinct(index.vectors(found.rows), shown=shown) if self.diverse else np.arange(len(found.rows))
+            if len(places) >= self.k or len(found.rows) < wanted or wanted == MAX_K:
+                return self._clear(found, places[: self.k])
             wanted = min(_MORE * wanted, MAX_K)
 
     def one_more(self) -> Selection:
         """Return a selection with room for one hit more, where the limit allows it."""
         return replace(self, k=min(self.k + 1, MAX_K))
 
-    def _clear(self, found: Fused) -> Fused:
-        if self.min_z is None:
-            return found
-        return _taken(found, np.flatnonzero(found.z_scores >= self.min_z))
+    def _clear(self, found: Fused, places: Int64s) -> Selected:
+        margins = found.cosines - _background(found.cosines)
+        for values, least in ((found.z_scores, self.min_z), (margins, self.min_margin)):
+            if least is not None:
+                places = places[values[places] >= least]
+        rows = Fused(found.rows[places], found.scores[places], found.cosines[places], found.z_scores[places])
+        return Selected(rows, margins[places])
 
 
-def check_min_z(value: Any) -> None:
-    """Raise `BadQuery` unless `value` is None or a number of standard deviations, from -1,000,000 to 1,000,000."""
+def _background(cosines: Float32s) -> float:
+    """Return the mean of the cosines ranked second to fiftieth; a single one stands for itself."""
+    rest = cosines[1:BACKGROUND] if len(cosines) > 1 else cosines
+    return float(rest.mean()) if len(rest) else 0.0
+
+
+def _check_least(name: str, value: Any) -> None:
+    """Raise `BadQuery` unless a value is None or a number from -1,000,000 to 1,000,000."""
     if value is None:
         return
     number = not isinstance(value, bool) and isinstance(value, numbers.Real)
-    if not number or not abs(value) <= _MOST_Z:  # NaN compares with nothing
-        raise BadQuery(f"min_z is {value!r}, expected a number from -1e6 to 1e6")
-
-
-def _taken(found: Fused, places: Int64s) -> Fused:
-    return Fused(found.rows[places], found.scores[places], found.cosines[places], found.z_scores[places])
+    if not number or not abs(value) <= _MOST:  # NaN compares with nothing
+        raise BadQuery(f"{name} is {value!r}, expected a number from -1e6 to 1e6")

@@ -21,10 +21,10 @@ def printable(text: str) -> str:
 def hits_table(hits: Hits) -> list[str]:
     """Return hits as lines with a heading; with the score where it is not the cosine."""
     scored = any(hit.score != hit.cosine for hit in hits)
-    lines = [f"rank{'      score' if scored else ''}  cosine      z  picture"]
+    lines = [f"rank{'      score' if scored else ''}  cosine      z  margin  picture"]
     for rank, hit in enumerate(hits, start=1):
         score = f"  {hit.score:9.3g}" if scored else ""
-        lines.append(f"{rank:4}{score}  {hit.cosine:6.3f}  {hit.z:5.2f}  {printable(hit.id)}")
+        lines.append(f"{rank:4}{score}  {hit.cosine:6.3f}  {hit.z:5.2f}  {hit.margin:6.3f}  {printable(hit.id)}")
     return lines
 
 
@@ -43,6 +43,7 @@ def hits_values(hits: Hits) -> dict[str, Any]:
             "score": float(f"{hit.score:.5g}"),
             "cosine": round(hit.cosine, 4),
             "z": round(hit.z, 2),
+            "margin": round(hit.margin, 4),
         }
         for hit in hits
     ]

@@ -75,8 +75,8 @@ def test_search_prints_a_table(run: Run, bundle: Path) -> None:
     result = run("search", bundle, "red", "-k", 2)
     assert (result.code, result.err) == (0, "")
     lines = result.out.splitlines()
-    assert lines[0].split() == ["rank", "cosine", "z", "picture"]
-    assert re.fullmatch(r"   1   0\.\d{3}   \d\.\d\d  more/red copy\.png", lines[1])
+    assert lines[0].split() == ["rank", "cosine", "z", "margin", "picture"]
+    assert re.fullmatch(r"   1   0\.\d{3}   \d\.\d\d   0\.\d{3}  more/red copy\.png", lines[1])
     assert len(lines) == 3
 
 
@@ -86,7 +86,7 @@ def test_the_same_query_prints_the_same_bytes_without_paths_or_times(run: Run, b
     assert first == second
     assert first.code == 0
     hits = json.loads(first.out)["hits"]
-    assert [sorted(hit) for hit in hits] == [["cosine", "id", "score", "uri", "z"]] * 5
+    assert [sorted(hit) for hit in hits] == [["cosine", "id", "margin", "score", "uri", "z"]] * 5
     with pocketlens.open(bundle) as lens:
         expected = lens.search(text="a red", image=pictures / "blue.png")
     assert [hit["id"] for hit in hits] == [hit.id for hit in expected]
@@ -168,7 +168,7 @@ def test_the_method_and_its_parameters_can_be_chosen(run: Run, bundle: Path, pic
     assert (found["method"], found["parameters"], found["why"]) == ("slerp", {"text_share": 0.25}, "asked for")
     told = run(*query, "--method", "product", "-k", 1)
     assert told.err == "method: product (asked for)\n"
-    assert told.out.splitlines()[0].split() == ["rank", "score", "cosine", "z", "picture"]
+    assert told.out.splitlines()[0].split() == ["rank", "score", "cosine", "z", "margin", "picture"]
     level = json.loads(run(*query, "--negative", "blue", "--set", "negative_level=vector", "--json").out)
     assert level["parameters"]["negative_level"] == "vector"
     chosen = run(*query, "-k", 1)
@@ -348,6 +348,10 @@ def test_min_z_and_diverse_leave_hits_out(run: Run, bundle: Path) -> None:
     assert len(json.loads(run("search", bundle, "red", "--json", "--diverse").out)["hits"]) == len(every) - 1
     assert failed(run("search", bundle, "red", "--min-z", "nan"), "min_z is nan, expected a number from -1e6 to 1e6")
     assert failed(run("search", bundle, "red", "--min-z", "much"), "Invalid value for '--min-z'", code=2)
+    few = json.loads(run("search", bundle, "red", "--json", "--min-margin", "0").out)["hits"]
+    assert few == [hit for hit in every if hit["margin"] >= 0]
+    assert 0 < len(few) < len(every)
+    assert failed(run("search", bundle, "red", "--min-margin", "inf"), "min_margin is inf, expected a number from")
 
 
 def test_duplicates_lists_groups(run: Run, bundle: Path, own: Path) -> None:

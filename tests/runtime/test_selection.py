@@ -73,16 +73,35 @@ def test_min_z_leaves_out_what_is_below_it(tmp_path: Path) -> None:
     assert lens.search_vector(query, k=2, min_z=-10) == every[:2]
 
 
+@pytest.mark.parametrize("rows", [1, 2, 30, 200])
+def test_margins_are_over_the_next_forty_nine(rows: int, tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    lens = _lens(gallery_of(tmp_path, _with_copies(rng, rows, 1)))
+    query = rng.normal(size=DIM).astype(np.float32)
+    ranked = np.sort((lens.gallery.index.vectors().astype(np.float64) @ query) / np.linalg.norm(query))[::-1]
+    expected = ranked - (ranked[1:50].mean() if rows > 1 else ranked[0])
+    every = lens.search_vector(query, k=200)
+    np.testing.assert_allclose([hit.margin for hit in every], expected, atol=1e-5)
+    for k in (1, 7, 60):
+        assert lens.search_vector(query, k=k) == every[:k]
+        assert lens.search_vector(query, k=k, diverse=True)[0].margin == every[0].margin
+    for least in (-2, 0, every[-1].margin, 2):
+        expected_hits = [hit for hit in every if hit.margin >= least]
+        assert lens.search_vector(query, k=200, min_margin=least) == expected_hits
+        assert lens.search_vector(query, k=200, min_margin=least, min_z=0) == [h for h in expected_hits if h.z >= 0]
+
+
 @pytest.mark.parametrize("least", [float("nan"), float("inf"), -float("inf"), "3", True, 10**400, [3]])
 def test_a_min_z_that_is_no_number_is_a_bad_query(bundle: Path, least: Any) -> None:
     with pocketlens.open(bundle) as lens:
         searches: list[Callable[[], object]] = [
             lambda: lens.search(text="red", min_z=least),
+            lambda: lens.search(text="red", min_margin=least),
             lambda: lens.similar("red.png", min_z=least),
             lambda: lens.search_vector(np.ones(4, dtype=np.float32), min_z=least),
         ]
         for search in searches:
-            with pytest.raises(BadQuery, match=r"min_z is .*, expected a number from -1e6 to 1e6"):
+            with pytest.raises(BadQuery, match=r"min_(z|margin) is .*, expected a number from -1e6 to 1e6"):
                 search()
 
 
