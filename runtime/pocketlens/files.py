@@ -112,18 +112,19 @@ def write_file(path: Path, content: bytes) -> None:
 
 
 @contextmanager
-def new_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
+def new_folder(path: Path, *, replace: bool = False, dropping: Collection[str] = ()) -> Iterator[Path]:
     """Yield an empty temporary folder beside `path`; move it to `path` when the block ends well, else remove it.
 
     Args:
         path: the folder to make. Its parent is created when missing.
         replace: allow `path` to be a folder of pocketlens's own files, or an empty one; it is removed after the new
             one stands in its place.
+        dropping: names of files right in the old folder that go with it, whatever they are.
 
     Raises:
         FormatError: `path` exists (and `replace` is false, or it is not such a folder).
     """
-    _refuse_to_replace(path, replace)
+    _refuse_to_replace(path, replace, dropping)
     made = [parent for parent in path.parents if not parent.exists()]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -151,7 +152,7 @@ def _check_compression(archive: ZipFile) -> None:
             raise ValueError(f"{member.filename} is compressed by method {member.compress_type}, expected 0 or 8")
 
 
-def _refuse_to_replace(path: Path, replace: bool) -> None:
+def _refuse_to_replace(path: Path, replace: bool, dropping: Collection[str]) -> None:
     if path.is_symlink():
         raise FormatError(f"{path} is a symbolic link, expected a folder or a free name")
     if not path.exists():
@@ -160,7 +161,8 @@ def _refuse_to_replace(path: Path, replace: bool) -> None:
         raise FormatError(f"{path} exists already; remove it or choose another name")
     if not path.is_dir():
         raise FormatError(f"{path} is a file, and is not replaced by a folder; choose another name")
-    strange = [file for file in path.rglob("*") if not file.is_dir() and not _is_ours(file)]
+    dropped = {path / name for name in dropping}
+    strange = [file for file in path.rglob("*") if not file.is_dir() and file not in dropped and not _is_ours(file)]
     if strange:
         raise FormatError(f"{path} is not replaced: {strange[0]} is no file that pocketlens wrote; choose another name")
 

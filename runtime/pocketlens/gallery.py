@@ -141,6 +141,7 @@ def write_gallery(
     counts: Counts,
     probes: Float32s | None = None,
     rescore: bool = True,
+    generation: int = 1,
 ) -> None:
     """Write a gallery into an empty folder (a temporary one, moved into place by the caller).
 
@@ -153,6 +154,7 @@ def write_gallery(
         counts: what became of every input.
         probes: float32 (n, dim) text-like queries that the graph's width is tuned on, when a graph is built.
         rescore: keep float16 originals, 2 * dim bytes a row, for recall@10 (codes.json).
+        generation: 1, or one more than that of the gallery whose place it takes.
 
     Raises:
         BadQuery: there is no vector, or one is not finite or zero.
@@ -171,7 +173,7 @@ def write_gallery(
     np.savez(folder / _STATS, rotation=rotation, mean=mean, covariance=covariance)
     names = [_CODES, _ITEMS, _STATS, *([_ORIGINALS] if rescore else [])]
     manifest = GalleryManifest(
-        generation=1,
+        generation=generation,
         model=model,
         space=space,
         counts=counts,
