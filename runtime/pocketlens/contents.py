@@ -8,7 +8,7 @@ until `compact` makes a new one.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -113,6 +113,12 @@ class Contents:
         if id in self.hidden:
             raise BadQuery(f"the item {id!r} was removed")
         return item
+
+    def find_all(self, ids: Iterable[str]) -> dict[str, Item]:
+        """Return the items of those ids that items have."""
+        ids = list(ids)
+        there = self._row_of.keys() | (self.gallery.items.rows_of(ids).keys() - self.hidden)
+        return {id: self.find(id) for id in ids if id in there}
 
     def read_all(self) -> list[Item]:
         """Return every item, by row and id."""

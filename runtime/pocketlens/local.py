@@ -41,7 +41,7 @@ _COLUMNS = {
     "graph_sha256": str, "vector": bytes,
 }  # fmt: skip
 _WAL = slice(18, 20)  # bytes of the header that say which journal is used; 2 is WAL (sqlite.org/fileformat.html)
-_NO_ROW = -1
+NO_ROW = -1
 _MANY = 500  # ids in one statement; SQLite takes 999 at least
 
 
@@ -149,11 +149,10 @@ class Store:
         with self._lock, typed_errors(self.path), self._transaction("BEGIN IMMEDIATE"):
             yield
 
-    def find(self, id: str) -> Addition | None:
-        """Return the added item of this id."""
+    def has_added(self, id: str) -> bool:
+        """Return whether an item of this id was added."""
         with self._lock, typed_errors(self.path):
-            record = self._connection.execute("SELECT * FROM items WHERE id = ?", (id,)).fetchone()
-            return None if record is None else self._addition(record)
+            return self._checksum("items", id) is not None
 
     def has_removed(self, id: str) -> bool:
         """Return whether the shipped item of this id was removed."""
@@ -225,7 +224,7 @@ class Store:
         what = f"damaged item {id!r}, which pocketlens remove lets go of"
         typed = all(isinstance(value, kind) for value, kind in zip(values, _COLUMNS.values(), strict=True))
         self._expect(typed and checksum == _sum("item", *values) and len(vector) == 2 * self._base.dim, what)
-        item = Item(id, _NO_ROW, uri, width, height, sha256, json.loads(attributes))
+        item = Item(id, NO_ROW, uri, width, height, sha256, json.loads(attributes))
         return Addition(item, encoder, graph_sha256, np.frombuffer(vector, dtype="<f2"))
 
     def _checksum(self, table: str, id: str) -> bytes | None:
