@@ -19,7 +19,7 @@ from PIL import Image
 
 from pocketlens.errors import BadQuery
 from pocketlens.picture import Picture
-from pocketlens.text import readable
+from pocketlens.text import MAX_TEXT_CHARACTERS, readable
 
 MIN_WEIGHT = 1e-3  # a part that counts less than this has no say, and ratios of weights stay in float32's range
 MAX_WEIGHT = 100.0
@@ -222,6 +222,8 @@ def _why_no_file(path: str) -> str:
 
 def _is_file(text: str) -> bool:
     """Return whether a text is rather the name of a file: a word such as "beach" is not, whatever lies here."""
+    if len(text) > MAX_TEXT_CHARACTERS:  # no file has such a name, and to take a book apart as a path takes seconds
+        return False
     path = _path(text)
     return (text.startswith(PATH_STARTS) or path.suffix != "") and _exists(path) and path.is_file()
 
