@@ -11,7 +11,8 @@ import click
 
 from pocketlens.errors import PocketlensError
 
-SCRIPTS = ("imports", "codes", "draft", "latency", "quantization", "cold_start", "crossover", "fusion", "composed")
+SCRIPTS = ("imports", "codes", "draft", "latency", "quantization", "cold_start", "crossover", "fusion", "composed",
+           "near_duplicates", "calibration")  # fmt: skip
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
@@ -19,7 +20,11 @@ _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 @click.argument("names", nargs=-1, type=click.Choice(SCRIPTS))
 @click.option("--work", type=_FOLDER, help="Keep what is exported for measuring in this folder, for the next run.")
 @click.option("--float-model", type=_FOLDER, help="lens-base before quantization, to quantize and compare it.")
-@click.option("--bundle", type=_FOLDER, help="What composed asks; by default the sample gallery by lens-base.")
+@click.option(
+    "--bundle",
+    type=_FOLDER,
+    help="What composed asks, by default the sample gallery by lens-base; for calibration, EmojiCIR's pictures.",
+)
 @click.option("--pictures", type=_FOLDER, help="The pictures composed asks with; by default the sample gallery's.")
 @click.option("--quick", is_flag=True, help="Tiny sizes, to try a script out; nothing is written.")
 def main(

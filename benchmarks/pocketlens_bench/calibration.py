@@ -96,7 +96,7 @@ def run(options: Options, progress: Progress) -> Report:
         tables={
             "Queries with an answer against queries without": areas,
             "Right best hits against the best hits of queries without an answer": of_right,
-            "Operating curves": curve,
+            "Operating curves": [row for row in curve if _is_told(row)],
             "Thresholds": _default_rows(curve),
         },
         bars=[*_bars("queries with an answer", areas), *_bars("right best hits", of_right)],
@@ -288,6 +288,12 @@ def _curve_rows(title: str, part: str, draws: list[Draw]) -> list[Row]:
             for threshold in (round(step * number, 2) for number in range(round(most / step) + 1))
         ]
     return rows
+
+
+def _is_told(row: Row) -> bool:
+    """Return whether a row of the curves is of test, and every second one or fewer: enough for a plot."""
+    steps = round(float(row["least"] or 0) / _THRESHOLDS[str(row["statistic"])][1])
+    return row["part"] == TEST and steps % 2 == 0
 
 
 def _default_rows(curve: list[Row]) -> list[Row]:

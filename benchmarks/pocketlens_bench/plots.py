@@ -24,6 +24,12 @@ def write_plots(results: dict[str, dict[str, Any]], docs: Path) -> None:
             figure = Figure(figsize=(6.4, 3.2), layout="constrained")
             draw(figure.subplots(), results[name]["tables"])
             figure.savefig(docs / "plots" / f"{name}.svg", metadata={"Date": None, "Creator": None})
+    if "calibration" in results:
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(9.0, 3.4), layout="constrained")
+        _calibration(figure, results["calibration"]["tables"]["Operating curves"])
+        figure.savefig(docs / "plots" / "calibration.svg", metadata={"Date": None, "Creator": None})
 
 
 def _quantization(axes: Any, tables: dict[str, Any]) -> None:
@@ -70,3 +76,19 @@ def _crossover(axes: Any, tables: dict[str, Any]) -> None:
     axes.set(xscale="log", yscale="log", xlabel=f"rows (filled: recall@10 of at least {TARGET_RECALL})")
     axes.set_ylabel("time of one query over the scan's")
     axes.legend(fontsize=8)
+
+
+def _calibration(figure: Any, rows: list[dict[str, Any]]) -> None:
+    """Draw what each threshold keeps against what it clears, on test, a panel a set; up and to the right is better."""
+    tested = [row for row in rows if row["part"] == "test"]
+    sets = list(dict.fromkeys(row["set"] for row in tested))
+    panels = figure.subplots(1, len(sets), sharey=True, squeeze=False)[0]
+    for axes, title in zip(panels, sets, strict=True):
+        for name in dict.fromkeys(row["statistic"] for row in tested):
+            found = [row for row in tested if (row["set"], row["statistic"]) == (title, name)]
+            cleared = [row["unanswered queries without hits"] for row in found]
+            axes.plot(cleared, [row["right best hits kept"] for row in found], linewidth=1.4, label=name)
+        axes.plot([0, 1], [1, 0], color="grey", linewidth=0.6, linestyle=":")
+        axes.set(title=title, xlabel="queries without an answer: no hits", xlim=(0, 1), ylim=(0, 1.02))
+    panels[0].set_ylabel("right best hits kept")
+    panels[0].legend(fontsize=8, loc="lower left")

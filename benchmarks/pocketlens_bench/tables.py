@@ -23,7 +23,8 @@ from pocketlens_bench.measure import RESULTS, ROOT, Row, read_report
 from pocketlens_bench.plots import write_plots
 
 Results = dict[str, dict[str, Any]]
-ORDER = ("cold_start", "latency", "quantization", "codes", "crossover", "fusion", "composed", "draft", "imports")
+ORDER = ("cold_start", "latency", "quantization", "codes", "crossover", "fusion", "composed", "calibration",
+         "near_duplicates", "draft", "imports")  # fmt: skip
 _MEASUREMENTS = Path("docs") / "measurements.md"
 _TITLES = {
     "cold_start": "Cold start",
@@ -33,10 +34,12 @@ _TITLES = {
     "crossover": "Scan or graph",
     "fusion": "Fused search over candidates",
     "composed": "Composed queries, latency",
+    "calibration": "Scores of queries with and without an answer",
+    "near_duplicates": "Near-duplicates",
     "draft": "Reduced JPEG decoding",
     "imports": "Imports and sizes",
 }
-_PLOTS = {name: f"plots/{name}.svg" for name in ("quantization", "codes", "crossover")}
+_PLOTS = {name: f"plots/{name}.svg" for name in ("quantization", "codes", "crossover", "calibration")}
 
 
 @click.command()
