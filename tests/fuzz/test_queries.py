@@ -29,7 +29,7 @@ SHAPES = st.sampled_from([(4,), (4,), (4,), (3,), (0,), (1, 4), (4, 1), ()])
 TYPES = st.sampled_from(
     [np.float16, np.float32, np.float64, np.int8, np.int64, np.uint8, np.bool_, np.complex64, "U3", "O"]
 )
-VECTORS = (
+VECTORS: st.SearchStrategy[Any] = (
     arrays.arrays(np.float32, 4, elements=NUMBERS)
     | TYPES.flatmap(
         lambda kind: arrays.arrays(kind, SHAPES) if kind != "O" else arrays.arrays("O", SHAPES, elements=st.none())
