@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 from pocketlens._types import Float32s
-from pocketlens.gallery import Counts, Gallery, write_gallery
+from pocketlens.bundle import FORMAT, VERSION, BundleManifest
+from pocketlens.files import sha256_of
+from pocketlens.gallery import Counts, Gallery, open_manifest, write_gallery
 from pocketlens.items import Item
+from pocketlens.manifest import manifest_bytes, write_manifest
 from pocketlens.model import Space
 
 
@@ -31,3 +36,14 @@ def gallery_of(folder: Path, vectors: Float32s, items: list[Item] | None = None,
         rescore=rescore,
     )
     return Gallery.open(path)
+
+
+def bundle_of(folder: Path, vectors: Float32s, items: list[Item] | None = None, *, rescore: bool = True) -> Path:
+    """Make a bundle without towers of unit vectors, float32 (rows, dim), in `folder`, and return it."""
+    gallery_of(folder, vectors, items, rescore=rescore).close()
+    space = open_manifest(folder / "gallery").space
+    sealed = BundleManifest(space, sha256_of(folder / "gallery" / "gallery.json"), None, None, "")
+    blank = manifest_bytes(sealed, format=FORMAT, version=VERSION)
+    sealed = replace(sealed, self_sha256=hashlib.sha256(blank).hexdigest())
+    write_manifest(folder / "bundle.json", sealed, format=FORMAT, version=VERSION)
+    return folder

@@ -42,6 +42,7 @@ class Collection:
         self._lock = threading.RLock()
         self._closed = False
         self._store: Store | None = None
+        read_bundle(folder)  # says best what is no bundle
         with hold(folder):
             self._seen = _identity(folder)
             self._manifest = read_bundle(folder)
@@ -52,6 +53,11 @@ class Collection:
     def gallery(self) -> Gallery:
         """The shipped gallery, as it was opened last."""
         return self._gallery
+
+    @property
+    def manifest(self) -> BundleManifest:
+        """The bundle.json that was read last."""
+        return self._manifest
 
     def now(self) -> Contents:
         """Return what the bundle contains now.

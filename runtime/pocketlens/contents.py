@@ -44,7 +44,11 @@ class Contents:
         self._added = [replace(one.item, row=self._first + place) for place, one in enumerate(local.additions.values())]
         self._row_of = {item.id: item.row for item in self._added}
         halves = [one.vector for one in local.additions.values()]
-        self._vectors = np.stack(halves).astype(np.float32) if halves else np.zeros((0, 0), dtype=np.float32)
+        self._vectors = (
+            np.stack(halves).astype(np.float32)
+            if halves
+            else np.zeros((0, gallery.manifest.space.dim), dtype=np.float32)
+        )
         shipped = gallery.items.rows_of([*local.removed, *local.additions])
         self.hidden = frozenset(shipped)
         self._rows = _allowed(gallery, shipped)

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from pocketlens._types import Float32s
-from pocketlens.bundle import check_space, read_bundle
-from pocketlens.codes import read_vector, to_units
+from pocketlens.additions import Added, Content, Tower, add_pictures, name_pictures, remove_items
+from pocketlens.bundle import check_space
+from pocketlens.codes import read_vector
+from pocketlens.collection import Collection
+from pocketlens.compact import Compacted, compact
 from pocketlens.compose.method import Value
 from pocketlens.compose.weights import LEAST_NORM
+from pocketlens.contents import Contents
 from pocketlens.decoders import DEVICE, Limits, with_formats
 from pocketlens.encoder import ImageEncoder, TextEncoder
 from pocketlens.errors import BadQuery, MissingPart
-from pocketlens.fusion import Fused, search_fused
 from pocketlens.gallery import Gallery
 from pocketlens.graph import check_threads
 from pocketlens.hits import Hit, Hits
@@ -36,20 +39,18 @@ class Lens:
 
     One lens may be used from several threads. Use it as a context manager, or `close` it.
 
-    Attributes:
-        gallery: the opened gallery.
     """
 
     def __init__(
         self,
-        gallery: Gallery,
+        collection: Collection,
         text: Model | None,
         image: Model | None,
         *,
         threads: int | None,
         limits: Limits = DEVICE,
     ) -> None:
-        self.gallery = gallery
+        self._collection = collection
         self._models = {"text": text, "image": image}
         self._threads = threads
         self._limits = limits
@@ -57,7 +58,12 @@ class Lens:
         self._closed = False
         self._text_encoder: TextEncoder | None = None
         self._image_encoder: ImageEncoder | None = None
-        self._kit: Ingredients | None = None
+        self._kit: tuple[Gallery, Ingredients] | None = None
+
+    @property
+    def gallery(self) -> Gallery:
+        """The shipped gallery, without what the device added."""
+        return self._collection.gallery
 
     def search(
         self,
@@ -104,7 +110,8 @@ class Lens:
         if len(read) == 1 and method in ("auto", read[0].kind) and not parameters:
             value = read[0].value
             vector = self.encode(text=str(value)) if read[0].kind == "text" else self.encode(image=value)
-            return Hits(self._nearest(vector, selection), method=read[0].kind, why=reason_for_one(read[0], method))
+            hits = self._nearest(self._contents(), vector, selection)
+            return Hits(hits, method=read[0].kind, why=reason_for_one(read[0], method))
         return self._search_composed(read, method, parameters, selection)
 
     def similar(
@@ -130,9 +137,9 @@ class Lens:
         """
         self._check_open()
         selection = Selection(k, min_z, min_margin, diverse)
-        row = self.gallery.items.find(id).row
-        vectors = self.gallery.index.vectors(np.array([row]))  # (1, dim)
-        hits = self._nearest(vectors[0], selection.one_more(), shown=vectors)
+        contents = self._contents()
+        vectors = contents.vectors(np.array([contents.find(id).row]))  # (1, dim)
+        hits = self._nearest(contents, vectors[0], selection.one_more(), shown=vectors)
         others = [hit for hit in hits if hit.id != id]
         return Hits(others[:k], method="image", why="the query is a picture of the gallery")
 
@@ -160,7 +167,54 @@ class Lens:
         """Return the k pictures nearest to a query vector, float32 (dim,), in the gallery's space; see `search`."""
         self._check_open()
         vector = read_vector(vector, self.gallery.manifest.space.dim)
-        return self._nearest(vector, Selection(k, min_z, min_margin, diverse))
+        return self._nearest(self._contents(), vector, Selection(k, min_z, min_margin, diverse))
+
+    def add(
+        self,
+        pictures: Sequence[str | Path] | Mapping[str, Content],
+        *,
+        root: str | Path | None = None,
+        attributes: Mapping[str, Mapping[str, Any]] | None = None,
+        image_model: Model | None = None,
+        on_progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> Added:
+        """Add pictures to the bundle; every search sees them at once. Those that are there already are left alone.
+
+        Args:
+            pictures: paths of picture files, or the bytes or the path of each by the id it gets.
+            root: the folder that the ids of paths start from; by default the current one.
+            attributes: of items, by id. A picture without any keeps those that an item of its id has.
+            image_model: whose image tower encodes the pictures; by default the bundle's.
+            on_progress: called with (pictures done, pictures in all).
+
+        Raises:
+            BadQuery: an id is no text of 1 to 1,024 characters, a picture is not below `root` or given twice, or
+                attributes are given for another one.
+            MissingPart: there is no image tower.
+            EncoderMismatch: `image_model` is not of the gallery's space.
+            Busy: another process was changing the bundle all the time.
+            FormatError: the bundle cannot be written.
+        """
+        self._check_open()
+        named = pictures if isinstance(pictures, Mapping) else name_pictures(pictures, root=root)
+        tower = self._tower(image_model)
+        return add_pictures(self._collection, named, tower, attributes=attributes, on_progress=on_progress)
+
+    def remove(self, ids: Sequence[str]) -> None:
+        """Remove items from the bundle, all of them or none; no search sees them any more.
+
+        Raises:
+            BadQuery: there is no item of one of these ids.
+            Busy: another process was changing the bundle all the time.
+            FormatError: the bundle cannot be written.
+        """
+        self._check_open()
+        remove_items(self._collection, ids)
+
+    def compact(self, *, on_progress: Callable[[int, int], None] = lambda done, total: None) -> Compacted:
+        """Make a new gallery of what the bundle contains now; see `pocketlens.compact.compact`."""
+        self._check_open()
+        return compact(self._collection, on_progress=on_progress)
 
     def text_encoder(self) -> TextEncoder:
         """Return the text encoder, opened on the first call.
@@ -198,7 +252,7 @@ class Lens:
         with self._lock:
             self._closed = True
             self._text_encoder = self._image_encoder = self._kit = None
-        self.gallery.close()
+        self._collection.close()
 
     def __enter__(self) -> Lens:
         return self
@@ -208,22 +262,19 @@ class Lens:
     ) -> None:
         self.close()
 
-    def _nearest(self, vector: Float32s, selection: Selection, *, shown: Float32s | None = None) -> list[Hit]:
-        def find(k: int) -> Fused:
-            matches = self.gallery.index.search(vector[np.newaxis], k=k)
-            count = int(matches.counts[0])
-            rows, cosines = matches.rows[0, :count], matches.scores[0, :count]
-            z_scores = self.gallery.z_scores(to_units(vector[np.newaxis])[0], cosines)
-            return Fused(rows, cosines, cosines, z_scores)
-
-        return self._hits(selection.among(self.gallery.index, find, shown=shown), selection)
+    def _nearest(
+        self, contents: Contents, vector: Float32s, selection: Selection, *, shown: Float32s | None = None
+    ) -> list[Hit]:
+        selected = selection.among(contents, lambda k: contents.nearest(vector, k=k), shown=shown)
+        return self._hits(contents, selected, selection)
 
     def _search_composed(
         self, parts: list[Part], name: str, parameters: Mapping[str, Value] | None, selection: Selection
     ) -> Hits:
         text, image = (None if model is None else model.manifest for model in self._models.values())
         plan = plan_query(parts, name, parameters, text, image)
-        kit = self._ingredients()
+        contents = self._contents()
+        kit = self._ingredients(contents.gallery)
 
         def encode(part: Part) -> Float32s:
             if isinstance(part.value, str) and part.kind == "text":
@@ -235,10 +286,10 @@ class Lens:
 
         composed = plan.compose(kit, encode, see)
         if composed.fuse is None:
-            hits = self._nearest(composed.vectors[0], selection)
+            hits = self._nearest(contents, composed.vectors[0], selection)
         else:
-            found = selection.among(self.gallery.index, lambda k: search_fused(self.gallery, composed, k=k))
-            hits = self._hits(found, selection)
+            selected = selection.among(contents, lambda k: contents.fused(composed, k=k))
+            hits = self._hits(contents, selected, selection)
         return Hits(hits, method=plan.method.name, why=plan.why, parameters=plan.values, names=composed.names)
 
     def _encode_part(self, part: Part) -> Float32s:
@@ -255,31 +306,42 @@ class Lens:
         vectors, features = encoder.encode_features(encoder.load(picture)[np.newaxis])
         return vectors[0], features[0]
 
-    def _hits(self, selected: Selected, selection: Selection) -> list[Hit]:
+    def _hits(self, contents: Contents, selected: Selected, selection: Selection) -> list[Hit]:
         found, hits = selected.found, []
         columns = (found.scores, found.cosines, found.z_scores, selected.margins)
         for row, *of_row in zip(found.rows, *columns, strict=True):
             score, cosine, z, margin = map(float, of_row)
-            items = self._items(int(row))  # exact duplicates share a row
+            items = self._items(contents, int(row))  # exact duplicates share a row
             for item in items[:1] if selection.diverse else items:
                 shown = (item.width, item.height, item.attributes)
                 hits.append(Hit(item.id, item.uri, score, cosine, z, margin, *shown))
         return hits[: selection.k]
 
-    def _items(self, row: int) -> list[Item]:
+    def _items(self, contents: Contents, row: int) -> list[Item]:
         try:
-            return self.gallery.items.of_row(row)
+            return contents.of_row(row)
         except BadQuery:  # the database is closed
             self._check_open()
             raise
 
-    def _ingredients(self) -> Ingredients:
+    def _contents(self) -> Contents:
+        self._check_open()
+        return self._collection.now()
+
+    def _tower(self, model: Model | None) -> Tower:
+        if model is None:
+            return Tower.of(self._model("image"), self.image_encoder(), self._limits)
+        check_space(model, self.gallery.manifest.space)
+        return Tower.of(model, ImageEncoder(model, threads=self._threads, limits=self._limits), self._limits)
+
+    def _ingredients(self, gallery: Gallery) -> Ingredients:
         with self._lock:
             self._check_open()
-            if self._kit is None:
+            if self._kit is None or self._kit[0] is not gallery:  # statistics are the gallery's
                 text, image = self._models["text"], self._models["image"]
-                self._kit = Ingredients(self.gallery, text, self.text_encoder, image=image, threads=self._threads)
-            return self._kit
+                kit = Ingredients(gallery, text, self.text_encoder, image=image, threads=self._threads)
+                self._kit = (gallery, kit)
+            return self._kit[1]
 
     def _check_open(self) -> None:
         if self._closed:
@@ -311,11 +373,15 @@ def open_lens(path: str | Path, *, threads: int | None = None, formats: Sequence
     check_threads(threads)
     limits = with_formats(DEVICE, formats)
     folder = Path(path)
-    manifest = read_bundle(folder)
-    text = Model.open(folder / "text", manifest_sha256=manifest.text) if manifest.text else None
-    image = Model.open(folder / "image", manifest_sha256=manifest.image) if manifest.image else None
-    for model in filter(None, (text, image)):
-        check_space(model, manifest.space)
-    search_threads = 1 if threads is None else threads
-    gallery = Gallery.open(folder / "gallery", manifest_sha256=manifest.gallery, threads=search_threads)
-    return Lens(gallery, text, image, threads=threads, limits=limits)
+    collection = Collection(folder, threads=1 if threads is None else threads)
+    try:
+        collection.now()  # checks what the device added
+        manifest = collection.manifest
+        text = Model.open(folder / "text", manifest_sha256=manifest.text) if manifest.text else None
+        image = Model.open(folder / "image", manifest_sha256=manifest.image) if manifest.image else None
+        for model in filter(None, (text, image)):
+            check_space(model, manifest.space)
+    except BaseException:
+        collection.close()
+        raise
+    return Lens(collection, text, image, threads=threads, limits=limits)

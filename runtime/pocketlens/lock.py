@@ -46,6 +46,8 @@ def _locked(folder: Path, alone: bool, deadline: float) -> int | None:
     while True:
         try:
             handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        except FileNotFoundError as error:
+            raise FormatError(f"{folder} does not exist; expected a pocketlens-bundle folder") from error
         except OSError as error:
             raise FormatError(f"{folder} cannot be opened: {error.strerror}; expected a bundle folder") from error
         try:

@@ -11,9 +11,7 @@ import pocketlens
 from pocketlens import BadQuery
 from pocketlens._types import Float32s
 from pocketlens.duplicates import NEAR
-from pocketlens.gallery import Gallery
-from pocketlens.lens import Lens
-from tests.galleries import gallery_of, item_of
+from tests.galleries import bundle_of, item_of
 
 DIM = 16
 
@@ -24,10 +22,6 @@ def _with_copies(rng: np.random.Generator, pictures: int, copies: int) -> Float3
     centres /= np.linalg.norm(centres, axis=1, keepdims=True)
     vectors = centres + rng.normal(scale=0.02, size=centres.shape)
     return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), dtype=np.float32)
-
-
-def _lens(gallery: Gallery) -> Lens:
-    return Lens(gallery, None, None, threads=1)
 
 
 def _diverse_by_hand(vectors: Float32s, query: Float32s, k: int) -> list[str]:
@@ -44,7 +38,7 @@ def _diverse_by_hand(vectors: Float32s, query: Float32s, k: int) -> list[str]:
 @pytest.mark.parametrize("k", [1, 3, 10, 39, 41])
 def test_diverse_hits_are_those_of_the_whole_ranking(seed: int, k: int, tmp_path: Path) -> None:
     rng = np.random.default_rng(seed)
-    lens = _lens(gallery_of(tmp_path, _with_copies(rng, 40, 12)))
+    lens = pocketlens.open(bundle_of(tmp_path, _with_copies(rng, 40, 12)))
     query = rng.normal(size=DIM).astype(np.float32)
     query /= np.linalg.norm(query)
     found = lens.search_vector(query, k=k, diverse=True)
@@ -56,7 +50,7 @@ def test_diverse_hits_are_those_of_the_whole_ranking(seed: int, k: int, tmp_path
 
 def test_diverse_shows_one_of_the_items_that_share_a_row(tmp_path: Path) -> None:
     items = [item_of(0, id="a"), item_of(0, id="b"), item_of(1, id="c")]
-    lens = _lens(gallery_of(tmp_path, np.eye(2, dtype=np.float32), items))
+    lens = pocketlens.open(bundle_of(tmp_path, np.eye(2, dtype=np.float32), items))
     query = np.array([1, 0.5], dtype=np.float32)
     assert [hit.id for hit in lens.search_vector(query)] == ["a", "b", "c"]
     assert [hit.id for hit in lens.search_vector(query, diverse=True)] == ["a", "c"]
@@ -64,7 +58,7 @@ def test_diverse_shows_one_of_the_items_that_share_a_row(tmp_path: Path) -> None
 
 def test_min_z_leaves_out_what_is_below_it(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    lens = _lens(gallery_of(tmp_path, _with_copies(rng, 200, 1)))
+    lens = pocketlens.open(bundle_of(tmp_path, _with_copies(rng, 200, 1)))
     query = rng.normal(size=DIM).astype(np.float32)
     every = lens.search_vector(query, k=200)
     assert every[0].z > 1.5 > every[-1].z
@@ -76,7 +70,7 @@ def test_min_z_leaves_out_what_is_below_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize("rows", [1, 2, 30, 200])
 def test_margins_are_over_the_next_forty_nine(rows: int, tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
-    lens = _lens(gallery_of(tmp_path, _with_copies(rng, rows, 1)))
+    lens = pocketlens.open(bundle_of(tmp_path, _with_copies(rng, rows, 1)))
     query = rng.normal(size=DIM).astype(np.float32)
     ranked = np.sort((lens.gallery.index.vectors().astype(np.float64) @ query) / np.linalg.norm(query))[::-1]
     expected = ranked - (ranked[1:50].mean() if rows > 1 else ranked[0])
@@ -120,7 +114,7 @@ def test_min_z_and_diverse_apply_to_fused_searches(bundle: Path, pictures: Path)
 
 
 def test_more_like_this_equals_a_search_with_the_stored_vector(tmp_path: Path) -> None:
-    lens = _lens(gallery_of(tmp_path, _with_copies(np.random.default_rng(1), 30, 4)))
+    lens = pocketlens.open(bundle_of(tmp_path, _with_copies(np.random.default_rng(1), 30, 4)))
     for row in (0, 17, 119):
         vector = lens.gallery.index.vectors(np.array([row]))[0]
         others = [hit for hit in lens.search_vector(vector, k=120) if hit.id != str(row)]
@@ -145,7 +139,7 @@ def test_more_like_this_needs_no_encoder_and_finds_copies(bundle: Path) -> None:
 
 
 def test_codes_alone_give_more_like_this_too(tmp_path: Path) -> None:
-    lens = _lens(gallery_of(tmp_path, _with_copies(np.random.default_rng(2), 20, 3), rescore=False))
+    lens = pocketlens.open(bundle_of(tmp_path, _with_copies(np.random.default_rng(2), 20, 3), rescore=False))
     assert {hit.id for hit in lens.similar("4", k=2)} == {"3", "5"}
 
 
