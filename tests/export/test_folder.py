@@ -152,7 +152,7 @@ def test_own_pictures_are_compared_too(clip: Clip, tmp_path: Path) -> None:
 def test_a_folder_without_a_picture_is_named(clip: Clip, tmp_path: Path) -> None:
     pixels = sample_pixels(clip.architecture, 2)
     spec = folder.picture_spec(clip.architecture)
-    with pytest.raises(PocketlensError, match="holds no readable picture, expected JPEG"):
+    with pytest.raises(PocketlensError, match="holds no readable picture, expected files of jpeg, png, webp"):
         folder._with_own(tmp_path, spec, clip, pixels, clip.encode_pixels(pixels))
     with pytest.raises(PocketlensError, match="holds no readable picture"):
         folder._with_own(tmp_path / "none", spec, clip, pixels, clip.encode_pixels(pixels))
