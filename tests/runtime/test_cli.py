@@ -141,7 +141,7 @@ def test_a_query_that_cannot_be_encoded_is_one_line_and_exit_code_1(
         path = pictures / name
         assert failed(run("search", bundle, "--image", path), f"{path}: cannot be read as a picture: {reason}")
     assert failed(
-        run("search", bundle, "--image", pictures), f"{pictures}: cannot be read as a picture: Is a directory"
+        run("search", bundle, "--image", pictures), f"{pictures}: cannot be read as a picture: no regular file"
     )
 
 
