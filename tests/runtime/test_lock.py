@@ -66,5 +66,8 @@ def test_it_is_the_folder_that_stands_there_when_the_wait_ends(folder: Path) -> 
 
 
 def test_without_a_folder_there_is_no_lock(tmp_path: Path) -> None:
-    with pytest.raises(FormatError, match="nothing does not exist; expected a pocketlens-bundle folder"), hold(tmp_path / "nothing"):
+    with (
+        pytest.raises(FormatError, match="nothing does not exist; expected a pocketlens-bundle folder"),
+        hold(tmp_path / "nothing"),
+    ):
         pass
