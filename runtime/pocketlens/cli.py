@@ -104,7 +104,7 @@ def cli() -> None:
 @click.option("-k", default=10, show_default=True, type=click.IntRange(1, 1_000), help="How many hits.")
 @click.option("--like", metavar="ID", help="More like this picture of the gallery, instead of all of the above.")
 @click.option("--min-z", type=float, metavar="Z", help="Leave hits out whose z is lower, such as 3; see below.")
-@click.option("--min-margin", type=float, metavar="M", help="Leave hits out whose margin is lower, such as 0.1.")
+@click.option("--min-margin", type=float, metavar="M", help="Leave hits out whose margin is lower, such as 0.08.")
 @click.option("--diverse", is_flag=True, help="Hide near-duplicates (cosine 0.97 or above) of better hits.")
 @click.option("--formats", metavar="LIST", help="Read these too, by commas: gif, bmp, tiff, avif, heic.")
 @click.option("--threads", type=click.IntRange(1, 64), help=_THREADS)
