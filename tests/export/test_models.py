@@ -18,17 +18,19 @@ from pocketlens.model import Model
 
 
 @pytest.mark.parametrize(
-    ("name", "dim", "trim"),
+    ("name", "dim", "trim", "channels"),
     [
-        ("MobileCLIP2-S0", 512, False),
-        ("ViT-B-32", 512, True),
-        ("ViT-B-16-SigLIP", 768, False),
-        ("MobileCLIP-S1", 512, False),
-        ("MobileCLIP2-S2", 512, False),
-        ("MobileCLIP-B", 512, True),
+        ("MobileCLIP2-S0", 512, False, 1024),
+        ("ViT-B-32", 512, True, None),
+        ("ViT-B-16-SigLIP", 768, False, None),
+        ("MobileCLIP-S1", 512, False, 1024),
+        ("MobileCLIP2-S2", 512, False, 1280),
+        ("MobileCLIP-B", 512, True, None),
     ],
 )
-def test_an_architecture_is_exported_and_verified(tmp_path: Path, name: str, dim: int, trim: bool) -> None:
+def test_an_architecture_is_exported_and_verified(
+    tmp_path: Path, name: str, dim: int, trim: bool, channels: int | None
+) -> None:
     out = tmp_path / "model"
     command = [
         sys.executable,
@@ -58,6 +60,8 @@ def test_an_architecture_is_exported_and_verified(tmp_path: Path, name: str, dim
     assert model.manifest.space.dim == dim
     assert model.manifest.text is not None
     assert model.manifest.text.trim == trim
+    features = ImageEncoder(model).spec.features
+    assert (None if features is None else features.channels) == channels
     pixels = np.zeros((1, ImageEncoder(model).spec.side, ImageEncoder(model).spec.side, 3), dtype=np.uint8)
     assert ImageEncoder(model).encode_pixels(pixels).shape == (1, dim)
     if name == "ViT-B-16-SigLIP":
