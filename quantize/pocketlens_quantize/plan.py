@@ -14,8 +14,9 @@ from onnx import numpy_helper
 
 from pocketlens_quantize.dynamic import quantize_dynamic_int8
 from pocketlens_quantize.fuse import fuse_attention, fuse_products
-from pocketlens_quantize.graph import PRODUCTS, constants, consumers, copy_of, prepare, split_gemms, weighted_nodes
+from pocketlens_quantize.graph import PRODUCTS, constants, consumers, copy_of, split_gemms, weighted_nodes
 from pocketlens_quantize.optimum_presets import quantize_with_optimum
+from pocketlens_quantize.prepare import prepare
 from pocketlens_quantize.session import Feed
 from pocketlens_quantize.static import Calibration, StaticGraph
 from pocketlens_quantize.storage import large_weights, quantize_matmuls, quantize_table, store_float16, store_int8

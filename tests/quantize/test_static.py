@@ -6,7 +6,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from pocketlens_quantize import static
-from pocketlens_quantize.graph import constants, consumers, copy_of, prepare, producers, weighted_nodes
+from pocketlens_quantize.graph import constants, consumers, copy_of, producers, weighted_nodes
+from pocketlens_quantize.prepare import prepare
 from pocketlens_quantize.static import Calibration, StaticGraph, keep_float, read_pixels_directly
 from pocketlens_quantize.target import Target
 from tests.quantize import towers

@@ -22,6 +22,7 @@ from pocketlens.files import sha256_of
 from pocketlens.manifest import write_manifest
 from pocketlens.model import FORMAT, VERSION, Features, FileRecord, ModelManifest, PictureSpec, Source, Space, TextSpec
 from pocketlens_quantize.queries import sample_queries
+from pocketlens_quantize.session import open_exactly
 
 Array: TypeAlias = NDArray[Any]
 Floats: TypeAlias = NDArray[np.float32]
@@ -69,14 +70,14 @@ def run(model: onnx.ModelProto, feed: Feed, *, optimized: bool = True) -> Floats
     options.intra_op_num_threads = 1
     if not optimized:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = open_exactly(model.SerializeToString(), options)
     found: Floats = session.run(None, dict(feed))[0]
     return found
 
 
 def run_all(model: onnx.ModelProto, feeds: Sequence[Feed]) -> Floats:
     """Return the one output of all feeds, each run alone."""
-    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = open_exactly(model.SerializeToString(), ort.SessionOptions())
     return np.concatenate([session.run(None, dict(feed))[0] for feed in feeds])
 
 
