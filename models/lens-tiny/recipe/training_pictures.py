@@ -31,7 +31,7 @@ from photographs import ALBUMS, crops
 from PIL import Image
 
 SEED = "lens-tiny/1"
-COMPOSITES = 10_000
+COMPOSITES = 1_000
 QUALITY = 90
 """Of WebP; transparency is kept without loss."""
 
