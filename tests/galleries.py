@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +22,14 @@ def item_of(row: int, *, id: str | None = None, width: int = 10, sha256: str | N
     return Item(name, row, name, width, 10, sha256 or f"{row:064x}", {})
 
 
-def gallery_of(folder: Path, vectors: Float32s, items: list[Item] | None = None, *, rescore: bool = True) -> Gallery:
+def gallery_of(
+    folder: Path,
+    vectors: Float32s,
+    items: list[Item] | None = None,
+    *,
+    rescore: bool = True,
+    types: Mapping[str, str] | None = None,
+) -> Gallery:
     """Write a gallery of unit vectors, float32 (rows, dim), into a new folder below `folder` and open it."""
     path = folder / "gallery"
     path.mkdir()
@@ -34,13 +42,21 @@ def gallery_of(folder: Path, vectors: Float32s, items: list[Item] | None = None,
         model="test",
         counts=Counts(seen=len(items), indexed=len(vectors), duplicates=len(items) - len(vectors), skipped={}),
         rescore=rescore,
+        attributes=types,
     )
     return Gallery.open(path)
 
 
-def bundle_of(folder: Path, vectors: Float32s, items: list[Item] | None = None, *, rescore: bool = True) -> Path:
+def bundle_of(
+    folder: Path,
+    vectors: Float32s,
+    items: list[Item] | None = None,
+    *,
+    rescore: bool = True,
+    types: Mapping[str, str] | None = None,
+) -> Path:
     """Make a bundle without towers of unit vectors, float32 (rows, dim), in `folder`, and return it."""
-    gallery_of(folder, vectors, items, rescore=rescore).close()
+    gallery_of(folder, vectors, items, rescore=rescore, types=types).close()
     space = open_manifest(folder / "gallery").space
     sealed = BundleManifest(space, sha256_of(folder / "gallery" / "gallery.json"), None, None, "")
     blank = manifest_bytes(sealed, format=FORMAT, version=VERSION)

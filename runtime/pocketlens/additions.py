@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from pocketlens._types import Uint8s
+from pocketlens.attributes import check_values, record
 from pocketlens.codes import to_units
 from pocketlens.collection import Collection
 from pocketlens.decoders import DEVICE, Limits
@@ -102,17 +103,20 @@ def add_pictures(
         collection: the opened bundle.
         pictures: by id: the bytes of a picture file, or its path.
         tower: encodes them; it must be of the gallery's space.
-        attributes: of items, by id. A picture without any keeps those that an item of its id has.
+        attributes: of items, by id, as the gallery's schema has them. A picture without any keeps those that an item of
+            its id has.
         on_progress: called with (pictures done, pictures in all).
 
     Raises:
-        BadQuery: an id is empty, too long or no text, or attributes are given for a picture that is not.
+        BadQuery: an id is empty, too long or no text, attributes are given for a picture that is not, or one is not in
+            the schema or of another type.
         Busy: another process was changing the bundle all the time.
         FormatError: the bundle cannot be written.
     """
-    given = dict(attributes or {})
     for id in pictures:
         check_id(id)
+    schema = collection.gallery.manifest.attributes
+    given = {id: check_values(schema, values, of=id) for id, values in (attributes or {}).items()}
     if strange := sorted(given.keys() - pictures.keys()):
         raise BadQuery(f"attributes are given for {strange[0]!r}, which is not among the pictures")
     result, waiting, done = Added(), iter(pictures.items()), 0
@@ -170,7 +174,7 @@ def _add_batch(
     collection: Collection,
     pictures: Mapping[str, Content],
     tower: Tower,
-    attributes: Mapping[str, Mapping[str, Any]],
+    attributes: Mapping[str, dict[str, Any]],
     result: Added,
 ) -> None:
     known = collection.now().find_all(pictures)
@@ -179,15 +183,15 @@ def _add_batch(
         try:
             content = picture if isinstance(picture, bytes) else read_picture(picture, limits=tower.limits)
             there = known.get(id)
-            values = dict(attributes[id]) if id in attributes else (there.attributes if there else {})
             sha256 = hashlib.sha256(content).hexdigest()
-            if there is not None and (there.sha256, there.attributes) == (sha256, values):
+            if there is not None and there.sha256 == sha256 and _says(there, attributes.get(id)):
                 result.unchanged.append(id)
                 continue
             upright = load_upright(content, side=tower.encoder.spec.side, limits=tower.limits)
         except BadImage as error:
             result.skipped[id] = error
             continue
+        values = record(attributes.get(id, _kept(there, upright.taken)), size_bytes=len(content), taken=upright.taken)
         item = Item(id, NO_ROW, id, upright.width, upright.height, sha256, values)
         loaded.append(_Loaded(item, preprocess(upright.image, tower.encoder.spec)))
     if not loaded:
@@ -204,3 +208,18 @@ def _add_batch(
     collection.change(write)
     for one in loaded:
         (result.replaced if one.item.id in known else result.added).append(one.item.id)
+
+
+def _says(there: Item, given: Mapping[str, Any] | None) -> bool:
+    """Return whether an item has just these attributes beside what its file says, or none are given."""
+    if given is None:
+        return True
+    file = {"size_bytes"} if "taken" in given else {"size_bytes", "taken"}
+    return {name: value for name, value in there.attributes.items() if name not in file} == given
+
+
+def _kept(there: Item | None, taken: str | None) -> dict[str, Any]:
+    """Return the attributes that a picture in an item's place keeps; its own time goes before the item's."""
+    if there is None:
+        return {}
+    return {name: value for name, value in there.attributes.items() if name != "taken" or taken is None}

@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from pocketlens._types import Float32s, Int8s
+from pocketlens._types import Float16s, Float32s, Int8s
 from pocketlens.errors import BadQuery
 
 LEAST_DEVIATION = 1e-3  # of scores over a gallery: below it, among like pictures, there is only float16's rounding
 LEAST_NORM = 1e-6  # a shorter vector has no direction that float32 can tell
 _LEVELS = 127.0
+_BLOCK_ROWS = 4_096
 
 
 def make_rotation(dim: int, *, seed: int = 0) -> Float32s:
@@ -74,6 +75,30 @@ def from_codes(codes: Int8s, rotation: Float32s) -> Float32s:
     """Return unit vectors, float32 (n, dim), in the unrotated space, of int8 (n, dim) codes other than all zeros."""
     vectors = codes.astype(np.float32) @ rotation.T
     return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), dtype=np.float32)
+
+
+def greatest_error(vectors: Float32s | Float16s, codes: Int8s, rotation: Float32s) -> float:
+    """Return the greatest distance of a vector, rotated, from the direction of its code.
+
+    By it a row's score and its code's differ at most, for a query whose own code is exact.
+
+    Args:
+        vectors: (n, dim), of length 1 but for float16's rounding.
+        codes: int8 (n, dim), theirs.
+        rotation: float32 (dim, dim).
+    """
+    greatest = 0.0
+    for start in range(0, len(vectors), _BLOCK_ROWS):
+        rotated = vectors[start : start + _BLOCK_ROWS].astype(np.float32) @ rotation
+        errors = np.linalg.norm(rotated - directions(codes[start : start + _BLOCK_ROWS]), axis=1)
+        greatest = max(greatest, float(errors.max()))
+    return greatest
+
+
+def directions(codes: Int8s) -> Float32s:
+    """Return int8 (n, dim) codes at length 1, float32."""
+    values = codes.astype(np.float32)
+    return np.asarray(values / np.linalg.norm(values, axis=1, keepdims=True), dtype=np.float32)
 
 
 def to_units(vectors: Float32s) -> Float32s:

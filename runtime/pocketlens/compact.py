@@ -105,6 +105,7 @@ def _write_gallery(folder: Path, old: Gallery, vectors: Float32s, items: list[It
         counts=counts,
         rescore=manifest.rescore,
         generation=manifest.generation + 1,
+        attributes=manifest.attributes,
     )
 
 

@@ -33,6 +33,8 @@ _OURS = {
 _GRAPHS = (".onnx", ".ort")
 _INVERSION = "inversion"  # the folder of networks, with a report and a plot of each
 _REPORTS = (".md", ".svg")
+_COLUMNS = "columns"  # the folder of a gallery's attributes
+_COLUMN_ENDS = (".i64", ".f64", ".i32", ".utf8")
 
 
 def sha256_of(path: Path) -> str:
@@ -171,7 +173,8 @@ def _is_ours(file: Path) -> bool:
     if file.name in _MANIFESTS:
         return b'"format": "pocketlens-' in file.read_bytes()[:200]
     is_report = file.parent.name == _INVERSION and file.suffix in _REPORTS
-    return not file.is_symlink() and (file.name in _OURS or file.suffix in _GRAPHS or is_report)
+    is_column = file.parent.name == _COLUMNS and file.suffix in _COLUMN_ENDS
+    return not file.is_symlink() and (file.name in _OURS or file.suffix in _GRAPHS or is_report or is_column)
 
 
 def _move(new: Path, path: Path) -> None:

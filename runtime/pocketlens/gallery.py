@@ -6,8 +6,8 @@ Opening checks the sha256 of every file before native code sees one. A gallery i
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -16,7 +16,9 @@ import numpy as np
 from pocketlens import __version__
 from pocketlens._native import ort
 from pocketlens._types import Float16s, Float32s
-from pocketlens.codes import LEAST_DEVIATION, make_rotation, to_codes
+from pocketlens.attributes import RECORDED, Schema, check_schema, infer_schema
+from pocketlens.codes import LEAST_DEVIATION, greatest_error, make_rotation, to_codes
+from pocketlens.columns import Columns, encode_columns, file_names, open_columns, write_columns
 from pocketlens.errors import BadQuery, CorruptFile, FormatError
 from pocketlens.files import check_file, read_arrays, sha256_of
 from pocketlens.index import Index, IndexSpec, spec_for
@@ -43,7 +45,11 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class GalleryManifest:
-    """gallery.json. `model` names the gallery encoder; `rescore` tells whether rescore.f16 is there."""
+    """gallery.json.
+
+    `model` names the gallery encoder, `rescore` tells whether rescore.f16 is there, and `attributes` has the types of
+    what is known of the items, in the order of the columns.
+    """
 
     generation: int
     model: str
@@ -51,6 +57,7 @@ class GalleryManifest:
     counts: Counts
     index: IndexSpec
     rescore: bool
+    attributes: Schema
     made_with: dict[str, str]
     files: dict[str, FileRecord]
 
@@ -61,14 +68,24 @@ class Gallery:
     Attributes:
         manifest: its parsed gallery.json.
         index: searches the codes.
-        items: what is known of each picture.
+        items: what is known of each picture, for showing.
+        columns: what is known of each picture, for filtering.
         mean, covariance: of the vectors, float32 (dim,) and (dim, dim).
     """
 
-    def __init__(self, manifest: GalleryManifest, index: Index, items: Items, mean: Float32s, covariance: Float32s):
+    def __init__(
+        self,
+        manifest: GalleryManifest,
+        index: Index,
+        items: Items,
+        columns: Columns,
+        mean: Float32s,
+        covariance: Float32s,
+    ) -> None:
         self.manifest = manifest
         self.index = index
         self.items = items
+        self.columns = columns
         self.mean = mean
         self.covariance = covariance
 
@@ -91,7 +108,13 @@ class Gallery:
         rotation, mean, covariance = _read_statistics(path / _STATS, manifest.space.dim)
         originals = _map_originals(path / _ORIGINALS, manifest) if manifest.rescore else None
         index = Index.open(path / _CODES, rotation, originals, manifest.index, threads=threads)
-        return cls(manifest, index, Items(path / _ITEMS), mean, covariance)
+        items = Items(path / _ITEMS)
+        try:
+            columns = open_columns(path, manifest.attributes, rows=manifest.index.rows, items=items.count)
+        except FormatError:
+            items.close()
+            raise
+        return cls(manifest, index, items, columns, mean, covariance)
 
     def z_scores(self, query: Float32s, cosines: Float32s) -> Float32s:
         """Return how many standard deviations each cosine lies above this query's mean over the gallery.
@@ -121,13 +144,16 @@ def open_manifest(path: Path, *, manifest_sha256: str | None = None) -> GalleryM
     if manifest_sha256 is not None and manifest_path.is_file() and sha256_of(manifest_path) != manifest_sha256:
         raise CorruptFile(manifest_path, found="another sha256", expected=f"sha256 {manifest_sha256[:16]}…")
     manifest = read_manifest(manifest_path, GalleryManifest, format=FORMAT, version=VERSION)
-    expected = {_CODES, _ITEMS, _STATS} | ({_ORIGINALS} if manifest.rescore else set())
+    _check_attributes(manifest_path, manifest.attributes)
+    expected = {_CODES, _ITEMS, _STATS, *file_names(manifest.attributes), *([_ORIGINALS] if manifest.rescore else [])}
     if manifest.index.rows < 1 or manifest.space.dim < 1:
         raise FormatError(
             f"{manifest_path}: {manifest.index.rows} rows of {manifest.space.dim} dimensions, expected some"
         )
     if set(manifest.files) != expected:
         raise FormatError(f"{manifest_path}: files are {sorted(manifest.files)}, expected {sorted(expected)}")
+    if not 0 <= manifest.index.code_error <= 2:
+        raise FormatError(f"{manifest_path}: index.code_error is {manifest.index.code_error}, expected 0 to 2")
     return manifest
 
 
@@ -142,6 +168,7 @@ def write_gallery(
     probes: Float32s | None = None,
     rescore: bool = True,
     generation: int = 1,
+    attributes: Mapping[str, str] | None = None,
 ) -> None:
     """Write a gallery into an empty folder (a temporary one, moved into place by the caller).
 
@@ -155,23 +182,29 @@ def write_gallery(
         probes: float32 (n, dim) text-like queries that the graph's width is tuned on, when a graph is built.
         rescore: keep float16 originals, 2 * dim bytes a row, for recall@10 (codes.json).
         generation: 1, or one more than that of the gallery whose place it takes.
+        attributes: types of the items' attributes, beside those that are recorded of every picture; by default what
+            their values are. Values are in the form of `attributes.check_values`.
 
     Raises:
-        BadQuery: there is no vector, or one is not finite or zero.
+        BadQuery: there is no vector, or one is not finite or zero; or an attribute cannot be one.
     """
     if len(vectors) == 0:
         raise BadQuery("a gallery needs at least one picture, found none")
+    schema = check_schema(_schema_of(items) if attributes is None else attributes)
     rotation = make_rotation(space.dim)
     originals: Float16s | None = vectors.astype("<f2") if rescore else None
-    index = Index.build(to_codes(vectors, rotation), rotation, originals, spec_for(len(vectors)))
+    codes = to_codes(vectors, rotation)
+    index = Index.build(codes, rotation, originals, spec_for(len(vectors)))
     spec = tune_graph(index, vectors, probes) if index.spec.kind == "graph" else index.spec
     index.save(folder / _CODES)
     if originals is not None:
         originals.tofile(folder / _ORIGINALS)
+        spec = replace(spec, code_error=greatest_error(originals, codes, rotation))
     write_items(folder / _ITEMS, items)
+    write_columns(folder, encode_columns(schema, items, len(vectors)))
     mean, covariance = _statistics(vectors)
     np.savez(folder / _STATS, rotation=rotation, mean=mean, covariance=covariance)
-    names = [_CODES, _ITEMS, _STATS, *([_ORIGINALS] if rescore else [])]
+    names = [_CODES, _ITEMS, _STATS, *([_ORIGINALS] if rescore else []), *file_names(schema)]
     manifest = GalleryManifest(
         generation=generation,
         model=model,
@@ -179,10 +212,27 @@ def write_gallery(
         counts=counts,
         index=spec,
         rescore=rescore,
+        attributes=schema,
         made_with=_versions(),
         files={name: FileRecord(sha256_of(folder / name), (folder / name).stat().st_size) for name in names},
     )
     write_manifest(folder / MANIFEST, manifest, format=FORMAT, version=VERSION)
+
+
+def _schema_of(items: Sequence[Item]) -> Schema:
+    """Return the types of the attributes that items have, but of a recorded one its own."""
+    found = infer_schema(item.attributes for item in items)
+    return {name: RECORDED.get(name, kind) for name, kind in found.items()}
+
+
+def _check_attributes(path: Path, schema: Schema) -> None:
+    """Raise `FormatError` unless these are the attributes that `check_schema` would give, in its order."""
+    try:
+        expected = list(check_schema(schema))
+    except BadQuery as error:
+        raise FormatError(f"{path}: {error}") from error
+    if list(schema) != expected:
+        raise FormatError(f"{path}: attributes are {', '.join(schema) or 'none'}, expected {', '.join(expected)}")
 
 
 def _read_statistics(path: Path, dim: int) -> tuple[Float32s, Float32s, Float32s]:

@@ -23,6 +23,7 @@ CROSSOVER_ROWS = 400_000  # measured, benchmarks/results/crossover.json: below, 
 _RESCORED = 50  # rows re-scored for a short answer (recall: benchmarks/results/codes.json)
 _RESCORED_PER_HIT = 3
 _BLOCK_ROWS = 1_024
+_HEAD_BYTES = 8  # of an index file: rows and bytes of a row, uint32 each; then the codes
 _FROM_HALVES = 2.0**112  # float32's exponent has 112 more below zero than float16's
 _SIGN_EXPONENT_FRACTION = np.int32(0x8FFFE000 - (1 << 32))
 
@@ -38,6 +39,7 @@ class IndexSpec:
         expansion_add: width of the search that placed each node (1 when there is no graph).
         expansion_search: width of a query's search, tuned by the build; 0 when there is no graph.
         recall: share of the exact top 10 that the tuned search found on text-like queries; 1.0 when exhaustive.
+        code_error: the greatest distance of a row's original from the direction of its code, 0 to 2; 2 says nothing.
     """
 
     kind: Literal["exhaustive", "graph"]
@@ -46,6 +48,7 @@ class IndexSpec:
     expansion_add: int
     expansion_search: int
     recall: float
+    code_error: float = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,14 +82,23 @@ class Index:
         originals: float16 (rows, dim) unit vectors to re-score from, or None.
         spec: how to search.
         threads: threads of one search.
+        matrix: int8 (rows, dim), the codes themselves, row after row; None where they lie in `codes` alone.
     """
 
     def __init__(
-        self, codes: Any, rotation: Float32s, originals: Float16s | None, spec: IndexSpec, *, threads: int = 1
+        self,
+        codes: Any,
+        rotation: Float32s,
+        originals: Float16s | None,
+        spec: IndexSpec,
+        *,
+        threads: int = 1,
+        matrix: Int8s | None = None,
     ) -> None:
         self.spec = spec
+        self.matrix = matrix
+        self.rotation = rotation
         self._codes = codes
-        self._rotation = rotation
         self.originals = originals
         self._threads = threads
 
@@ -95,7 +107,7 @@ class Index:
         """Return an index over int8 (rows, dim) codes; row i gets key i. One thread: same codes, same bytes."""
         index = _new_codes(codes.shape[1], spec, key_lookups=originals is None)
         index.add(np.arange(len(codes), dtype=np.uint64), codes, threads=1)
-        return cls(index, rotation, originals, spec)
+        return cls(index, rotation, originals, spec, matrix=codes)
 
     @classmethod
     def open(
@@ -115,7 +127,8 @@ class Index:
         expected = f"{spec.rows} x {len(rotation)} codes of type I8"
         if found != expected:
             raise FormatError(f"{path} holds {found}, expected {expected}")
-        return cls(index, rotation, originals, spec, threads=threads)
+        matrix = np.memmap(path, dtype=np.int8, mode="r", offset=_HEAD_BYTES, shape=(spec.rows, len(rotation)))
+        return cls(index, rotation, originals, spec, threads=threads, matrix=matrix)
 
     def save(self, path: Path) -> None:
         """Write the index to a path inside a folder that is not in use yet (USearch writes in place, without fsync).
@@ -140,7 +153,7 @@ class Index:
         """
         check_k(k)
         queries = np.asarray(queries, dtype=np.float32)
-        query_codes = to_codes(queries, self._rotation)
+        query_codes = to_codes(queries, self.rotation)
         units = to_units(queries)
         wanted = k if self.originals is None else max(_RESCORED, _RESCORED_PER_HIT * k)
         self._codes.expansion_search = expansion_search or self.spec.expansion_search or 1  # files do not store it
@@ -169,7 +182,7 @@ class Index:
         Raises:
             BadQuery: a query is out of range.
         """
-        codes = to_codes(np.asarray(queries, dtype=np.float32), self._rotation)
+        codes = to_codes(np.asarray(queries, dtype=np.float32), self.rotation)
         self._codes.expansion_search = max(self.spec.expansion_search, 1)
         found = [self._candidates(code, min(count, self.spec.rows))[0] for code in codes]
         return np.unique(np.concatenate(found))
@@ -201,7 +214,7 @@ class Index:
         if self.originals is not None:
             return self.originals[rows].astype(np.float32)
         codes = self._codes.get(rows.astype(np.uint64))  # one array a row
-        return from_codes(np.stack(codes), self._rotation)
+        return from_codes(np.stack(codes), self.rotation)
 
     def _candidates(self, code: Int8s, count: int) -> tuple[Int64s, Float32s]:
         matches = self._codes.search(code, count, threads=self._threads, exact=self.spec.kind == "exhaustive")

@@ -12,11 +12,14 @@ import numpy as np
 
 from pocketlens import bundle, gallery, model
 from pocketlens._types import Float32s
+from pocketlens.attributes import canonical
 from pocketlens.codes import to_units
+from pocketlens.columns import encode_columns
 from pocketlens.encoder import ImageEncoder, TextEncoder, TextGraph
-from pocketlens.errors import CorruptFile, FormatError
+from pocketlens.errors import BadQuery, CorruptFile, FormatError
 from pocketlens.files import check_file, read_arrays
 from pocketlens.ingredients import open_concepts
+from pocketlens.items import Item
 from pocketlens.network import InversionNetwork
 
 
@@ -110,21 +113,38 @@ def verify(path: Path) -> list[str]:
 def _verify_gallery(path: Path, sha256: str | None) -> list[str]:
     opened = gallery.Gallery.open(path, manifest_sha256=sha256)
     with closing(opened):
-        rows = [item.row for item in opened.items.read_all()]
+        found = opened.items.read_all()
+    rows = [item.row for item in found]
     counts, items = opened.manifest.counts, len(rows)
     accounted = counts.indexed + counts.duplicates + sum(counts.skipped.values())
-    for found, expected, what in (
+    for count, expected, what in (
         (accounted, counts.seen, "indexed + duplicates + skipped"),
         (items, counts.indexed + counts.duplicates, "items"),
         (opened.manifest.index.rows, counts.indexed, "code rows"),
     ):
-        if found != expected:
-            raise FormatError(f"{path / gallery.MANIFEST}: {what} is {found}, expected {expected}")
+        if count != expected:
+            raise FormatError(f"{path / gallery.MANIFEST}: {what} is {count}, expected {expected}")
     expected_rows = set(range(counts.indexed))
     for wrong, what in ((set(rows) - expected_rows, "an item, but no code"), (expected_rows - set(rows), "no item")):
         if wrong:
             raise FormatError(f"{opened.items.path}: row {min(wrong)} has {what}; the index has {counts.indexed} rows")
+    _verify_columns(path, opened, found)
     return [f"{path}: {len(opened.manifest.files)} files, {items} items on {counts.indexed} rows"]
+
+
+def _verify_columns(path: Path, opened: gallery.Gallery, items: list[Item]) -> None:
+    """Raise `FormatError` unless the columns hold what items.sqlite does."""
+    schema = opened.manifest.attributes
+    for item in items:
+        try:
+            kept = {name: canonical(name, schema[name], value, of=item.id) for name, value in item.attributes.items()}
+        except (BadQuery, KeyError) as error:
+            raise FormatError(f"{opened.items.path}: {item.id!r} does not fit the schema: {error}") from error
+        if kept != item.attributes:
+            raise FormatError(f"{opened.items.path}: {item.id!r} has attributes in another form than they are kept in")
+    for name, content in encode_columns(schema, items, opened.manifest.index.rows).items():
+        if content.tobytes() != (path / name).read_bytes():
+            raise FormatError(f"{path / name} does not hold what items.sqlite says")
 
 
 def _verify_model(opened: model.Model) -> list[str]:

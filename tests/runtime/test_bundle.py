@@ -18,6 +18,14 @@ from tests.folders import edit_json, files_below, flip, positions, sign, sign_bu
 
 FILES = [
     "bundle.json",
+    "gallery/columns/0.i64",
+    "gallery/columns/1.i64",
+    "gallery/columns/2.i64",
+    "gallery/columns/3.i64",
+    "gallery/columns/4.i32",
+    "gallery/columns/4.words.i64",
+    "gallery/columns/4.words.utf8",
+    "gallery/columns/rows.i64",
     "gallery/gallery.json",
     "gallery/index.usearch",
     "gallery/items.sqlite",

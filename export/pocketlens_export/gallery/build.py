@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 from shutil import copyfile
+from typing import Any
 
 import numpy as np
 
 from pocketlens._types import Float32s
+from pocketlens.attributes import RECORDED, Schema, check_schema, check_values, infer_schema, record
 from pocketlens.bundle import MANIFEST as BUNDLE_MANIFEST
 from pocketlens.bundle import Tower, add_tower, check_space, seal_bundle
 from pocketlens.decoders import SERVER, Limits, with_formats
 from pocketlens.encoder import ImageEncoder, TextEncoder
-from pocketlens.errors import FormatError, MissingPart
+from pocketlens.errors import BadQuery, FormatError, MissingPart
 from pocketlens.files import new_folder
 from pocketlens.gallery import MANIFEST as GALLERY_MANIFEST
 from pocketlens.gallery import Counts, Gallery, write_gallery
@@ -56,6 +58,8 @@ def build_bundle(
     rescore: bool = True,
     replace: bool = False,
     formats: Sequence[str] = (),
+    attributes: Mapping[str, Mapping[str, Any]] | None = None,
+    types: Mapping[str, str] | None = None,
     threads: int | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[Counts, list[Skipped]]:
@@ -69,18 +73,25 @@ def build_bundle(
         rescore: keep float16 originals beside the codes.
         replace: allow `out` to exist.
         formats: picture formats to read beside JPEG, PNG and WebP: gif, bmp, tiff, avif, heic.
+        attributes: what filters may ask for beside what is recorded of every picture, by id: the path below `pictures`,
+            with forward slashes. Values are texts, ints, floats, dates and times, or lists of tags.
+        types: of attributes by name: text, integer, real, time or tags; those left out follow from the values. What is
+            named here may be given on the device, though no picture has it yet.
         threads: threads of the encoder.
         on_progress: called with (files done, files in all).
 
     Raises:
         FormatError: `pictures` is not a folder, holds no readable picture, or `out` exists.
         EncoderMismatch: `query_model` is of another space.
-        BadQuery: a format is unknown; MissingPart: this installation cannot decode it.
+        BadQuery: a format is unknown, attributes are given for a picture that is not there, or one cannot be one;
+            MissingPart: this installation cannot decode the format.
     """
     limits = with_formats(SERVER, formats)
     check_space(query_model, model.manifest.space)
+    schema, given = _read_attributes(pictures, attributes or {}, types or {})
     with new_folder(out, replace=replace) as folder:
-        encoded = encode_pictures(pictures, ImageEncoder(model, threads=threads), on_progress, limits=limits)
+        encoder = ImageEncoder(model, threads=threads)
+        encoded = encode_pictures(pictures, encoder, on_progress, limits=limits, attributes=given)
         counts = encoded.counts()
         (folder / "gallery").mkdir()
         write_gallery(
@@ -92,6 +103,7 @@ def build_bundle(
             counts=counts,
             probes=_probes(query_model, model) if counts.indexed >= CROSSOVER_ROWS else None,
             rescore=rescore,
+            attributes=schema,
         )
         for tower, source in _towers(query_model, model):
             add_tower(folder, tower, source)
@@ -100,21 +112,31 @@ def build_bundle(
 
 
 def encode_pictures(
-    folder: Path, encoder: ImageEncoder, on_progress: Callable[[int, int], None], *, limits: Limits = SERVER
+    folder: Path,
+    encoder: ImageEncoder,
+    on_progress: Callable[[int, int], None],
+    *,
+    limits: Limits = SERVER,
+    attributes: Mapping[str, dict[str, Any]] | None = None,
 ) -> Encoded:
     """Encode every picture below a folder; a file with the bytes of an earlier one shares its row.
+
+    Attributes, by id, are in the form of `attributes.check_values`; what the files say is recorded beside them.
 
     Raises:
         FormatError: `folder` is not a folder, or holds no readable picture.
     """
     paths = list_files(folder)
-    encoded = _encode(_report(load_all(folder, paths, encoder.spec, limits=limits), len(paths), on_progress), encoder)
+    outcomes = load_all(folder, paths, encoder.spec, limits=limits)
+    encoded = _encode(_report(outcomes, len(paths), on_progress), encoder, attributes or {})
     if not encoded.vectors:
         raise FormatError(f"{folder}: no picture could be read, of {len(paths)} files; nothing was written")
     return encoded
 
 
-def _encode(outcomes: Iterator[Loaded | Skipped], encoder: ImageEncoder) -> Encoded:
+def _encode(
+    outcomes: Iterator[Loaded | Skipped], encoder: ImageEncoder, attributes: Mapping[str, dict[str, Any]]
+) -> Encoded:
     encoded, rows, batch = Encoded(), dict[str, int](), list[Loaded]()
     for outcome in outcomes:
         if isinstance(outcome, Skipped):
@@ -124,13 +146,27 @@ def _encode(outcomes: Iterator[Loaded | Skipped], encoder: ImageEncoder) -> Enco
             rows[outcome.sha256] = len(rows)
             batch.append(outcome)
         row, size = rows[outcome.sha256], (outcome.width, outcome.height)
-        encoded.items.append(Item(outcome.id, row, outcome.id, *size, outcome.sha256, attributes={}))
+        values = record(attributes.get(outcome.id, {}), size_bytes=outcome.size_bytes, taken=outcome.taken)
+        encoded.items.append(Item(outcome.id, row, outcome.id, *size, outcome.sha256, values))
         if len(batch) == BATCH:
             encoded.vectors += list(encoder.encode_pixels(np.stack([loaded.pixels for loaded in batch])))
             batch.clear()
     if batch:
         encoded.vectors += list(encoder.encode_pixels(np.stack([loaded.pixels for loaded in batch])))
     return encoded
+
+
+def _read_attributes(
+    folder: Path, attributes: Mapping[str, Mapping[str, Any]], types: Mapping[str, str]
+) -> tuple[Schema, dict[str, dict[str, Any]]]:
+    """Return the whole schema and the values by id, checked before anything is encoded."""
+    inferred = {name: RECORDED.get(name, kind) for name, kind in infer_schema(attributes.values()).items()}
+    schema = check_schema({**inferred, **types})
+    given = {id: check_values(schema, values, of=id) for id, values in attributes.items()}
+    there = {path.relative_to(folder).as_posix() for path in list_files(folder)} if given else set()
+    if strange := sorted(given.keys() - there):
+        raise BadQuery(f"attributes are given for {strange[0]!r}, which is not among the pictures")
+    return schema, given
 
 
 def pack_bundle(out: Path, *, gallery: Path, text: Model | None, image: Model | None, replace: bool = False) -> None:
@@ -151,6 +187,7 @@ def pack_bundle(out: Path, *, gallery: Path, text: Model | None, image: Model | 
     with new_folder(out, replace=replace) as folder:
         (folder / "gallery").mkdir()
         for name in [GALLERY_MANIFEST, *opened.manifest.files]:
+            (folder / "gallery" / name).parent.mkdir(exist_ok=True)
             copyfile(gallery / name, folder / "gallery" / name)
         towers: Sequence[tuple[Tower, Model | None]] = (("text", text), ("image", image))
         for tower, model in towers:
