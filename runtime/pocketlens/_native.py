@@ -1,4 +1,4 @@
-"""The one place that fixes the import order of the native libraries: onnxruntime before usearch.
+"""The one place that fixes the import order of the native libraries: onnxruntime before usearch and its kernels.
 
 usearch 2.26.2 to 2.26.6 crash the interpreter (SIGSEGV) when imported before onnxruntime. pyproject.toml holds usearch
 below them; the order is kept all the same, so that somebody who overrides the range is not killed by an import.
@@ -8,5 +8,6 @@ from __future__ import annotations
 
 import onnxruntime as ort  # isort: skip
 import usearch.index as usearch  # isort: skip
+import numkong as kernels  # isort: skip
 
-__all__ = ["ort", "usearch"]
+__all__ = ["kernels", "ort", "usearch"]

@@ -7,21 +7,24 @@ until `compact` makes a new one.
 
 from __future__ import annotations
 
-from collections import Counter
+import copy
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from functools import cached_property
 
 import numpy as np
 
-from pocketlens._types import Float32s, Int64s
+from pocketlens._types import Bools, Float32s, Int64s
 from pocketlens.codes import to_units
+from pocketlens.columns import Columns, encode_columns
 from pocketlens.compose.method import Composed
 from pocketlens.errors import BadQuery
+from pocketlens.filter import Filter, select_items
 from pocketlens.fusion import Fused, rank_fused, search_fused, top
 from pocketlens.gallery import Gallery
-from pocketlens.index import check_k
 from pocketlens.items import Item
 from pocketlens.local import NOTHING, Local
+from pocketlens.subset import search_among
 
 
 class Contents:
@@ -51,12 +54,30 @@ class Contents:
         )
         shipped = gallery.items.rows_of([*local.removed, *local.additions])
         self.hidden = frozenset(shipped)
-        self._rows = _allowed(gallery, shipped)
+        self._filtered = False
+        self._places = np.arange(len(self._added))  # of the added items that may be found
+        self._items = _visible(gallery, shipped) if shipped else None  # which shipped ones may; None: all
+        self._rows = None if self._items is None else _rows(gallery, self._items)  # theirs; None: all
 
     @property
     def count(self) -> int:
         """How many items there are."""
-        return self.gallery.items.count - len(self.hidden) + len(self._added)
+        shipped = self.gallery.items.count if self._items is None else int(self._items.sum())
+        return shipped + len(self._places)
+
+    def where(self, filter: Filter) -> Contents:
+        """Return the same without the items that a filter does not let through.
+
+        Rows, and what `find` and `find_all` see, stay as they are. Searches of the result are exhaustive over its rows.
+        """
+        shipped = select_items(filter, self.gallery.columns)
+        narrowed = copy.copy(self)
+        narrowed._filtered = True
+        narrowed._items = shipped if self._items is None else shipped & self._items
+        narrowed._rows = self.gallery.columns.rows_of(narrowed._items)
+        added = select_items(filter, self._added_columns)
+        narrowed._places = self._places[added[self._places]]
+        return narrowed
 
     def nearest(self, vector: Float32s, *, k: int) -> Fused:
         """Return the k rows nearest to a query vector, float32 (dim,), best first; equal scores in row order.
@@ -66,10 +87,10 @@ class Contents:
         """
         unit = to_units(vector[np.newaxis])[0]
         rows, cosines = self._nearest_shipped(unit, k)
-        if len(self._vectors):
-            near = np.clip(self._vectors @ unit, -1, 1)  # a float16 row is not quite of length 1
+        if len(self._places):
+            near = np.clip(self._vectors[self._places] @ unit, -1, 1)  # a float16 row is not quite of length 1
             best = top(near, k)
-            rows, cosines = np.concatenate([rows, self._first + best]), np.concatenate([cosines, near[best]])
+            rows, cosines = np.concatenate([rows, self._added_rows(best)]), np.concatenate([cosines, near[best]])
             order = top(cosines, k)
             rows, cosines = rows[order], cosines[order]
         return Fused(rows, cosines, cosines, self.gallery.z_scores(unit, cosines))
@@ -80,11 +101,12 @@ class Contents:
         Raises:
             BadQuery: k or a vector is out of range.
         """
-        found = search_fused(self.gallery, composed, k=k, rows=self._rows)
-        if not len(self._vectors):
+        exhaustive = True if self._filtered else None  # candidates might miss some
+        found = search_fused(self.gallery, composed, k=k, rows=self._rows, exhaustive=exhaustive)
+        if not len(self._places):
             return found
-        added = rank_fused(self.gallery, composed, self._vectors, k=k)
-        both = [found, replace(added, rows=self._first + added.rows)]
+        added = rank_fused(self.gallery, composed, self._vectors[self._places], k=k)
+        both = [found, replace(added, rows=self._added_rows(added.rows))]
         rows, scores = (np.concatenate([each.rows for each in both]), np.concatenate([each.scores for each in both]))
         cosines, z_scores = (np.concatenate([getattr(each, name) for each in both]) for name in ("cosines", "z_scores"))
         order = top(scores, k)
@@ -103,7 +125,11 @@ class Contents:
         """Return the items that share a row, by id."""
         if row >= self._first:
             return [self._added[row - self._first]]
-        return [item for item in self.gallery.items.of_row(row) if item.id not in self.hidden]
+        items = self.gallery.items.of_row(row)
+        if self._items is None:
+            return items
+        found = self._items[self.gallery.columns.of_row(row)]
+        return [item for item, there in zip(items, found, strict=True) if there]
 
     def find(self, id: str) -> Item:
         """Return the item of an id.
@@ -126,24 +152,39 @@ class Contents:
 
     def read_all(self) -> list[Item]:
         """Return every item, by row and id."""
-        shipped = [item for item in self.gallery.items.read_all() if item.id not in self.hidden]
-        return shipped + self._added
+        shipped = self.gallery.items.read_all()
+        if self._items is not None:
+            shipped = [item for item, there in zip(shipped, self._items, strict=True) if there]
+        return shipped + [self._added[place] for place in self._places]
+
+    @cached_property
+    def _added_columns(self) -> Columns:
+        items = [replace(item, row=place) for place, item in enumerate(self._added)]
+        schema = self.gallery.manifest.attributes
+        return Columns(schema, encode_columns(schema, items, len(items)))
+
+    def _added_rows(self, best: Int64s) -> Int64s:
+        return np.asarray(self._first + self._places[best])
 
     def _nearest_shipped(self, unit: Float32s, k: int) -> tuple[Int64s, Float32s]:
         index = self.gallery.index
-        if self._rows is None:
-            matches = index.search(unit[np.newaxis], k=k)
-            count = int(matches.counts[0])
-            return matches.rows[0, :count], matches.scores[0, :count]
-        check_k(k)
-        cosines = np.clip(index.inner_products(unit[np.newaxis], self._rows)[0], -1, 1)
-        best = top(cosines, k)
-        return self._rows[best], cosines[best]
+        if self._rows is not None:
+            return search_among(index, unit, self._rows, k=k)
+        matches = index.search(unit[np.newaxis], k=k)
+        count = int(matches.counts[0])
+        return matches.rows[0, :count], matches.scores[0, :count]
 
 
-def _allowed(gallery: Gallery, hidden: Mapping[str, int]) -> Int64s | None:
-    """Return the rows that have an item left when those of `hidden`, row by id, are gone; None for all."""
-    gone = Counter(hidden.values())
-    shared = gallery.items.counts_of(gone)
-    empty = [row for row, count in gone.items() if count == shared[row]]
-    return np.delete(np.arange(gallery.manifest.index.rows), empty) if empty else None
+def _visible(gallery: Gallery, hidden: Mapping[str, int]) -> Bools:
+    """Return which shipped items are left when those of `hidden`, row by id, are gone."""
+    visible = np.ones(gallery.columns.count, dtype=bool)
+    sharing = gallery.items.ids_of(set(hidden.values()))
+    for id, row in hidden.items():
+        visible[gallery.columns.of_row(row).start + sharing[row].index(id)] = False
+    return visible
+
+
+def _rows(gallery: Gallery, items: Bools) -> Int64s | None:
+    """Return the rows that have one of these items; None for all."""
+    rows = gallery.columns.rows_of(items)
+    return None if len(rows) == gallery.manifest.index.rows else rows

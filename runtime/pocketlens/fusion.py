@@ -27,6 +27,7 @@ from pocketlens.index import check_k
 # scoring every row reads all of rescore.f16, 100 MB here at 512 dimensions, which a small device must keep in memory.
 EXHAUSTIVE_ROWS = 100_000
 CANDIDATES = 400  # rows of each sum
+_MOST_SINGLE = 0.5  # of the rows that are read one by one; of more, to read all is faster
 _SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the second wanted vector in a sum
 _AVOIDED = (0.0, 0.5, 1.0)  # of each unwanted vector, taken off the sum
 
@@ -74,8 +75,13 @@ def search_fused(
         forbidden = index.spec.rows - len(allowed)
         found = index.candidates(directions, max(CANDIDATES, 2 * k) + forbidden)
         allowed = found if rows is None else np.intersect1d(found, rows, assume_unique=True)
-    everything = rows is None and exhaustive
-    values = index.inner_products(composed.vectors, None if everything else allowed)
+    if not len(allowed):
+        nothing = np.zeros(0, dtype=np.float32)
+        return Fused(allowed, nothing, nothing, nothing)
+    if exhaustive and len(allowed) > _MOST_SINGLE * index.spec.rows:
+        values = index.inner_products(composed.vectors)[:, allowed]
+    else:
+        values = index.inner_products(composed.vectors, allowed)
     ranked = _ranked(gallery, composed, values, lambda places: index.vectors(allowed[places]), k)
     return replace(ranked, rows=allowed[ranked.rows])
 

@@ -24,7 +24,7 @@ class Hit:
         margin: its cosine less the mean cosine of the pictures ranked second to fiftieth: how far it stands out from
             the next best. 0 where it is the only picture.
         width, height: of the upright picture, in pixels.
-        attributes: what the builder recorded.
+        attributes: what else is known of it: JSON values by name.
     """
 
     id: str

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -41,7 +40,7 @@ class Item:
         uri: where the picture can be found.
         width, height: of the upright picture, in pixels.
         sha256: hex, over the picture file's bytes.
-        attributes: whatever else the builder recorded; JSON values.
+        attributes: what else is known of it, in the form of `attributes.check_values`: JSON values.
     """
 
     id: str
@@ -101,10 +100,12 @@ class Items:
         """Return the code rows of those ids that items have; ids are text that UTF-8 can hold."""
         return dict(self._select_in("id, row", "id", ids))
 
-    def counts_of(self, rows: Iterable[int]) -> dict[int, int]:
-        """Return how many items share each of these code rows."""
-        shared = Counter(row for row, _ in self._select_in("row, id", "row", rows))
-        return dict(shared)
+    def ids_of(self, rows: Iterable[int]) -> dict[int, list[str]]:
+        """Return the ids of the items that share each of these code rows, sorted."""
+        found: dict[int, list[str]] = {}
+        for row, id in self._select_in("row, id", "row", rows):
+            found.setdefault(row, []).append(id)
+        return {row: sorted(ids) for row, ids in found.items()}
 
     def read_all(self) -> list[Item]:
         """Return every item, by row and id."""

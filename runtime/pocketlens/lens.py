@@ -22,6 +22,7 @@ from pocketlens.contents import Contents
 from pocketlens.decoders import DEVICE, Limits, with_formats
 from pocketlens.encoder import ImageEncoder, TextEncoder
 from pocketlens.errors import BadQuery, MissingPart
+from pocketlens.filter import parse_filter
 from pocketlens.gallery import Gallery
 from pocketlens.graph import check_threads
 from pocketlens.hits import Hit, Hits
@@ -65,6 +66,11 @@ class Lens:
         """The shipped gallery, without what the device added."""
         return self._collection.gallery
 
+    @property
+    def attributes(self) -> dict[str, str]:
+        """What a filter may ask for: the types of the items' attributes, by name."""
+        return dict(self.gallery.manifest.attributes)
+
     def search(
         self,
         *,
@@ -74,6 +80,7 @@ class Lens:
         parts: Sequence[GivenPart] | None = None,
         method: str = "auto",
         parameters: Mapping[str, Value] | None = None,
+        where: Mapping[str, Any] | None = None,
         k: int = 10,
         min_z: float | None = None,
         min_margin: float | None = None,
@@ -90,14 +97,18 @@ class Lens:
             method: how to compose a query of several parts; see `pocketlens methods`. "auto" takes what was measured
                 best of what the bundle has.
             parameters: values of the method's parameters; those left out take their defaults.
-            k: how many hits, 1 to 1,000; fewer come back only when the gallery has fewer items, or what follows leaves
+            where: a filter, such as `{"year": {"gte": 2020}, "tag": {"in": ["beach", "sea"]}}`: only items that it lets
+                through are looked at; docs/filters.md tells all of it, `attributes` what there is. The answer is that
+                of an exhaustive search over them; z stays that of the whole gallery.
+            k: how many hits, 1 to 1,000; fewer come back only when there are fewer such items, or what follows leaves
                 some out.
             min_z, min_margin: leave hits out whose z or margin is lower; docs/scores.md tells how to choose them.
             diverse: show one of each set of near-duplicates, the best hit: pictures at a cosine of 0.97 or above.
 
         Raises:
             BadQuery: nothing is wanted, a part or a parameter is wrong, parts cancel out, the method is unknown or
-                needs a part that the query lacks, k, min_z or min_margin is out of range, or the lens is closed.
+                needs a part that the query lacks, the filter is none or asks for what the gallery lacks, k, min_z or
+                min_margin is out of range, or the lens is closed.
             BadImage: a picture cannot be decoded.
             MissingPart: the bundle lacks a tower that the query needs, its tokenizer, or what the method needs.
             EncoderMismatch: the method's network was trained on the features of another image tower.
@@ -107,17 +118,19 @@ class Lens:
         if parts is not None and not (text is image is negative is None):
             raise BadQuery("give parts, or text, image and negative; found both")
         read = shorthand(text, image, negative) if parts is None else read_parts(parts)
+        contents = self._contents(where)
         if len(read) == 1 and method in ("auto", read[0].kind) and not parameters:
             value = read[0].value
             vector = self.encode(text=str(value)) if read[0].kind == "text" else self.encode(image=value)
-            hits = self._nearest(self._contents(), vector, selection)
+            hits = self._nearest(contents, vector, selection)
             return Hits(hits, method=read[0].kind, why=reason_for_one(read[0], method))
-        return self._search_composed(read, method, parameters, selection)
+        return self._search_composed(contents, read, method, parameters, selection)
 
     def similar(
         self,
         id: str,
         *,
+        where: Mapping[str, Any] | None = None,
         k: int = 10,
         min_z: float | None = None,
         min_margin: float | None = None,
@@ -129,15 +142,17 @@ class Lens:
 
         Args:
             id: the item's.
+            where: see `search`. It need not let the item itself through.
             k: how many hits, 1 to 1,000; at most 999 rows other than the item's are looked at.
             min_z, min_margin, diverse: see `search`. The item itself counts as the best hit, ranked first.
 
         Raises:
-            BadQuery: no item has this id, k, min_z or min_margin is out of range, or the lens is closed.
+            BadQuery: no item has this id, the filter is none or asks for what the gallery lacks, k, min_z or
+                min_margin is out of range, or the lens is closed.
         """
         self._check_open()
         selection = Selection(k, min_z, min_margin, diverse)
-        contents = self._contents()
+        contents = self._contents(where)
         vectors = contents.vectors(np.array([contents.find(id).row]))  # (1, dim)
         hits = self._nearest(contents, vectors[0], selection.one_more(), shown=vectors)
         others = [hit for hit in hits if hit.id != id]
@@ -159,6 +174,7 @@ class Lens:
         self,
         vector: Float32s,
         *,
+        where: Mapping[str, Any] | None = None,
         k: int = 10,
         min_z: float | None = None,
         min_margin: float | None = None,
@@ -167,7 +183,7 @@ class Lens:
         """Return the k pictures nearest to a query vector, float32 (dim,), in the gallery's space; see `search`."""
         self._check_open()
         vector = read_vector(vector, self.gallery.manifest.space.dim)
-        return self._nearest(self._contents(), vector, Selection(k, min_z, min_margin, diverse))
+        return self._nearest(self._contents(where), vector, Selection(k, min_z, min_margin, diverse))
 
     def add(
         self,
@@ -183,13 +199,14 @@ class Lens:
         Args:
             pictures: paths of picture files, or the bytes or the path of each by the id it gets.
             root: the folder that the ids of paths start from; by default the current one.
-            attributes: of items, by id. A picture without any keeps those that an item of its id has.
+            attributes: of items, by id, as the gallery's `attributes` has them. A picture without any keeps those that
+                an item of its id has; its size, its folder and the time it was taken are recorded as well.
             image_model: whose image tower encodes the pictures; by default the bundle's.
             on_progress: called with (pictures done, pictures in all).
 
         Raises:
             BadQuery: an id is no text of 1 to 1,024 characters, a picture is not below `root` or given twice, or
-                attributes are given for another one.
+                attributes are given for another one, or one is not in the gallery's schema or of another type.
             MissingPart: there is no image tower.
             EncoderMismatch: `image_model` is not of the gallery's space.
             Busy: another process was changing the bundle all the time.
@@ -269,11 +286,15 @@ class Lens:
         return self._hits(contents, selected, selection)
 
     def _search_composed(
-        self, parts: list[Part], name: str, parameters: Mapping[str, Value] | None, selection: Selection
+        self,
+        contents: Contents,
+        parts: list[Part],
+        name: str,
+        parameters: Mapping[str, Value] | None,
+        selection: Selection,
     ) -> Hits:
         text, image = (None if model is None else model.manifest for model in self._models.values())
         plan = plan_query(parts, name, parameters, text, image)
-        contents = self._contents()
         kit = self._ingredients(contents.gallery)
 
         def encode(part: Part) -> Float32s:
@@ -324,9 +345,10 @@ class Lens:
             self._check_open()
             raise
 
-    def _contents(self) -> Contents:
+    def _contents(self, where: Mapping[str, Any] | None) -> Contents:
         self._check_open()
-        return self._collection.now()
+        contents = self._collection.now()
+        return contents if where is None else contents.where(parse_filter(where, contents.gallery.manifest.attributes))
 
     def _tower(self, model: Model | None) -> Tower:
         if model is None:
