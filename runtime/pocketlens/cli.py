@@ -103,6 +103,8 @@ def cli() -> None:
 @click.option("--set", "values", multiple=True, metavar="NAME=VALUE", help="A parameter of the method; repeatable.")
 @click.option("-k", default=10, show_default=True, type=click.IntRange(1, 1_000), help="How many hits.")
 @click.option("--like", metavar="ID", help="More like this picture of the gallery, instead of all of the above.")
+@click.option("--where", "conditions", multiple=True, metavar="CONDITION",
+              help="Only pictures such as year>=2020 or tag=beach; if repeated, all must hold.")  # fmt: skip
 @click.option("--min-z", type=float, metavar="Z", help="Leave hits out whose z is lower, such as 3; see below.")
 @click.option("--min-margin", type=float, metavar="M", help="Leave hits out whose margin is lower, such as 0.08.")
 @click.option("--diverse", is_flag=True, help="Hide near-duplicates (cosine 0.97 or above) of better hits.")
@@ -119,6 +121,7 @@ def search(
     values: tuple[str, ...],
     k: int,
     like: str | None,
+    conditions: tuple[str, ...],
     min_z: float | None,
     min_margin: float | None,
     diverse: bool,
@@ -135,6 +138,7 @@ def search(
       pocketlens search B --image me.jpg --text "at night" --negative people
       pocketlens search B "./me.jpg + as a toy" --method slerp --set text_share=0.7
       pocketlens search B --like animals/tiger.webp
+      pocketlens search B "a boat" --where "taken>=2020" --where tag=beach
     + and - stand between spaces, a number and a colon are a weight, and a part
     that starts with ./, ../, / or ~/ is a picture.
 
@@ -147,6 +151,10 @@ def search(
     The margin is the cosine less the mean of the pictures ranked second to fiftieth: how far a picture stands out
     from the next best. The best of n pictures that have nothing to do with the query is expected at a z of about 2.5
     among 100, 3.2 among 1,000 and 4.4 among 100,000 (docs/scores.md).
+
+    A CONDITION is NAME=VALUE, or with !=, >, >=, <, <=, ~= (contains) or ^= (starts with); NAME alone asks for pictures
+    that have it, !NAME for those that do not, and a JSON object says more (docs/filters.md). pocketlens info B lists
+    the names.
     """  # noqa: D301  # click takes the escape itself
     asked = expression is not None or texts or images
     if like is not None and (asked or negative or values or method != "auto"):
@@ -157,15 +165,17 @@ def search(
     from pocketlens.lens import open_lens
     from pocketlens.parts import read_options
     from pocketlens.show import hits_values
+    from pocketlens.where import read_where
 
     parts = [] if like is not None else read_options(expression, images, texts, negative)
     more = [] if formats is None else [name.strip() for name in formats.split(",")]
     with open_lens(bundle, threads=threads, formats=more) as lens:
+        where = read_where(conditions, lens.attributes)
         if like is not None:
-            hits = lens.similar(like, k=k, min_z=min_z, min_margin=min_margin, diverse=diverse)
+            hits = lens.similar(like, where=where, k=k, min_z=min_z, min_margin=min_margin, diverse=diverse)
         else:
             hits = lens.search(
-                parts=parts, method=method, parameters=parameters, k=k,
+                parts=parts, method=method, parameters=parameters, where=where, k=k,
                 min_z=min_z, min_margin=min_margin, diverse=diverse,
             )  # fmt: skip
     if as_json:
@@ -286,7 +296,7 @@ def _print_json(value: Any) -> None:
 def _print_tree(value: dict[str, Any], indent: str = "") -> None:
     width = max(len(printable(key)) for key in value)
     for key, item in value.items():
-        if isinstance(item, dict) and "size_bytes" in item:
+        if isinstance(item, dict) and item.keys() == {"sha256", "size_bytes"}:
             click.echo(f"{indent}{printable(key):{width}} {item['size_bytes'] / 1e6:.2f} MB")  # its hash is in --json
         elif isinstance(item, dict) and item:
             click.echo(f"{indent}{printable(key)}")

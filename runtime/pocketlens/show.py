@@ -44,6 +44,7 @@ def hits_values(hits: Hits) -> dict[str, Any]:
             "cosine": round(hit.cosine, 4),
             "z": round(hit.z, 2),
             "margin": round(hit.margin, 4),
+            "attributes": hit.attributes,
         }
         for hit in hits
     ]

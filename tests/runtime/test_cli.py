@@ -86,7 +86,7 @@ def test_the_same_query_prints_the_same_bytes_without_paths_or_times(run: Run, b
     assert first == second
     assert first.code == 0
     hits = json.loads(first.out)["hits"]
-    assert [sorted(hit) for hit in hits] == [["cosine", "id", "margin", "score", "uri", "z"]] * 5
+    assert [sorted(hit) for hit in hits] == [["attributes", "cosine", "id", "margin", "score", "uri", "z"]] * 5
     with pocketlens.open(bundle) as lens:
         expected = lens.search(text="a red", image=pictures / "blue.png")
     assert [hit["id"] for hit in hits] == [hit.id for hit in expected]

@@ -31,8 +31,11 @@ def test_the_heading_says_the_method_and_what_the_picture_was_taken_for() -> Non
 def test_small_scores_keep_their_digits_in_json() -> None:
     told = hits_values(answer(-1.23456789e-8))
     assert told["hits"] == [
-        {"id": "0\n.png", "uri": "u", "score": -1.2346e-08, "cosine": 0.5124, "z": 3.46, "margin": 0.0876}
-    ]
+        {
+            "id": "0\n.png", "uri": "u", "score": -1.2346e-08, "cosine": 0.5124, "z": 3.46, "margin": 0.0876,
+            "attributes": {},
+        }
+    ]  # fmt: skip
     assert told["names"][1] == {"name": "a dog", "weight": 0.5714}
     assert (told["method"], told["why"], told["parameters"]) == ("freedom", "asked for", {"names_kept": 2.0})
 

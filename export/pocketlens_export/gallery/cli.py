@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -29,6 +29,9 @@ _FOLDER = click.Path(path_type=Path)
     "--model", default="lens-base", show_default=True, help="Gallery encoder: a model folder or a shipped name."
 )
 @click.option("--query-model", help="Encoder for the device; by default the gallery's own.")
+@click.option(
+    "--attributes", "table", type=_FOLDER, metavar="FILE", help="CSV or Parquet: what to filter by; see below."
+)
 @click.option("--formats", metavar="LIST", help="Read these too, by commas: gif, bmp, tiff, avif, heic.")
 @click.option("--threads", type=click.IntRange(1, 64), help="Threads; by default the cores, at most 4.")
 @click.option(
@@ -41,6 +44,7 @@ def index(
     out: Path,
     model: str,
     query_model: str | None,
+    table: Path | None,
     formats: str | None,
     threads: int | None,
     rescore: bool,
@@ -51,12 +55,21 @@ def index(
 
     Pictures are known by their suffix: JPEG, PNG, WebP and what --formats asks for, to 100 megapixels and 200 MB each.
     Hidden files are passed over, links to folders are not followed, and whatever cannot be read is counted and named.
-    """
+
+    Searches can be filtered by each picture's width, height, size_bytes, folder and the time it was taken, where it
+    says so, and by the columns of a table: one called id has the path below PICTURES, the others are attributes. Types
+    follow from the values, or are declared in the header; tags are separated by semicolons:
+
+    \b
+      id,year:integer,mood,tag:tags
+      2024/IMG_1.jpg,2024,happy,beach;sea
+    """  # noqa: D301  # click takes the escape itself
     from pocketlens.model import Model, find_model
     from pocketlens_export.gallery.build import build_bundle
 
     more = [name.strip() for name in formats.split(",")] if formats else []
     _check_free(out, replace)
+    types, attributes = _read_table(table, pictures) if table else ({}, {})
     gallery_model = Model.open(find_model(model))
     query = Model.open(find_model(query_model)) if query_model else gallery_model
     with _progress("indexing") as on_progress:
@@ -68,6 +81,8 @@ def index(
             rescore=rescore,
             replace=replace,
             formats=more,
+            attributes=attributes,
+            types=types,
             threads=threads,
             on_progress=on_progress,
         )
@@ -101,6 +116,19 @@ def pack(gallery: Path, text_model: str | None, image_model: str | None, out: Pa
     image = Model.open(find_model(image_model)) if image_model else None
     pack_bundle(out, gallery=gallery, text=text, image=image, replace=replace)
     click.echo(f"{out}: a bundle of {gallery}")
+
+
+def _read_table(table: Path, pictures: Path) -> tuple[Mapping[str, str], Mapping[str, Mapping[str, Any]]]:
+    """Return types and values of a table's attributes; ids that are no files are told of and left out."""
+    from pocketlens_export.gallery.scan import list_files
+    from pocketlens_export.gallery.sidecar import read_sidecar
+
+    sidecar = read_sidecar(table)
+    found, strange = sidecar.of({path.relative_to(pictures).as_posix() for path in list_files(pictures)}, table)
+    if strange:
+        example = printable(strange[0])
+        click.echo(f"{table}: {len(strange)} ids are no files and were left out, such as {example}", err=True)
+    return sidecar.types, found
 
 
 def _check_free(out: Path, replace: bool) -> None:
