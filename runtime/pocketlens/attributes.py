@@ -30,6 +30,7 @@ MAX_NAME = 64  # characters
 MAX_TEXT = 4_096  # characters of a text or a tag
 MAX_TAGS = 1_000  # of an item
 MAX_INTEGER = 2**63 - 1  # the least of 64 bits stands for a missing one
+_PLAIN = 2**53
 _LISTS = (list, tuple, set, frozenset)
 _RESERVED = ("and", "or", "not", "id")
 _OPERATORS = frozenset("=<>!~^:")  # of --where, and of a declared type
@@ -185,6 +186,8 @@ def read_text(value: Any, where: str) -> str:
 
 def read_number(value: Any, type_: AttributeType, where: str) -> int | float:
     """Return an int of 64 bits or a finite float, by the type; `where` starts the message of a BadQuery."""
+    if type(value) is (int if type_ == "integer" else float) and abs(value) <= _PLAIN:  # a filter may have thousands
+        return value
     number = isinstance(value, numbers.Real) and not isinstance(value, bool)
     if type_ == "integer":
         if not number or not isinstance(value, numbers.Integral):

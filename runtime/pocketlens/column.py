@@ -172,7 +172,10 @@ class _Tags:
         return (np.array([n for word in words for n in items[word]], dtype="<i4"), starts, *_Words.encode(words))
 
     def match(self, op: str, values: Sequence[str]) -> Bools:
-        return _by_kind(op, self._with([slice(None)]), lambda: self._with(map(self._of, self._words.places(values))))
+        if op == "exists":
+            return self._with([slice(None)])
+        found = self._with(map(self._of, self._words.places(values)))
+        return self.match("exists", ()) & ~found if op == "ne" else found
 
     def _of(self, place: int) -> slice:
         return slice(int(self._starts[place]), int(self._starts[place + 1]))

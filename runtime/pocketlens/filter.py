@@ -148,10 +148,10 @@ class _Parser:
         else:
             wanted = (wanted,)
         self._count(1, len(wanted))
-        return Condition(name, op, tuple(self._value(name, value, f"{place}.{op}") for value in wanted))
+        kind, place = self._schema[name], f"{place}.{op}"
+        return Condition(name, op, tuple(self._value(kind, value, place) for value in wanted))
 
-    def _value(self, name: str, value: Any, place: str) -> Value:
-        kind = self._schema[name]
+    def _value(self, kind: AttributeType, value: Any, place: str) -> Value:
         if kind in ("text", "tags"):
             return read_text(value, place)
         if kind != "time":
