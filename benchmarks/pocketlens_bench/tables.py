@@ -23,7 +23,7 @@ from pocketlens_bench.measure import RESULTS, ROOT, Row, read_report
 from pocketlens_bench.plots import write_plots
 
 Results = dict[str, dict[str, Any]]
-ORDER = ("cold_start", "latency", "quantization", "codes", "crossover", "fusion", "composed", "calibration",
+ORDER = ("cold_start", "latency", "quantization", "codes", "crossover", "filters", "fusion", "composed", "calibration",
          "near_duplicates", "draft", "imports")  # fmt: skip
 _MEASUREMENTS = Path("docs") / "measurements.md"
 _TITLES = {
@@ -32,6 +32,7 @@ _TITLES = {
     "quantization": "Quantization",
     "codes": "Codes",
     "crossover": "Scan or graph",
+    "filters": "Filters",
     "fusion": "Fused search over candidates",
     "composed": "Composed queries, latency",
     "calibration": "Scores of queries with and without an answer",
