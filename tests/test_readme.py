@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import re
 import subprocess
 import sys
@@ -14,8 +15,12 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
+def blocks(language: str, text: str = README) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def section(title: str) -> str:
+    return README.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +53,25 @@ def test_composed_queries_run_as_they_stand(folder: Path) -> None:
         assert "vehicles/" in done.stdout.splitlines()[1]
     code = f'import pocketlens\nwith pocketlens.open("my-bundle") as lens:\n{indent(blocks("python")[1], "    ")}'
     subprocess.run([sys.executable, "-c", code], check=True, cwd=folder, capture_output=True)
+
+
+def test_filters_run_as_they_stand(folder: Path) -> None:
+    (console,), (code,) = blocks("console", section("Filters")), blocks("python", section("Filters"))
+    found = []
+    for line in console.splitlines():
+        command = f"{sys.executable} -m {line.removeprefix('$ ')}"
+        done = subprocess.run(command, shell=True, check=True, cwd=folder, capture_output=True, text=True)
+        found.append({row.split()[-1] for row in done.stdout.splitlines()[1:]})
+    with (ROOT / "demo" / "attributes.csv").open() as file:
+        table = {row["id"]: row for row in csv.DictReader(file)}
+    assert found[1] == {id for id, row in table.items() if "road" in row["tag"] and row["wheels"] == "4"} != set()
+    assert found[2] == {id for id, row in table.items() if row["colour"] == "red"} != set()
+    assert found[3] and all(id.startswith("toys/") for id in found[3])
+    code = f"import pocketlens\n{code}"
+    done = subprocess.run([sys.executable, "-c", code], check=True, cwd=folder, capture_output=True, text=True)
+    printed = {line.split()[0] for line in done.stdout.splitlines()[1:]}
+    few_wheels = {id for id, row in table.items() if row["wheels"] != "4" and re.search("water|road", row["tag"])}
+    assert printed and printed <= few_wheels
 
 
 def test_every_command_is_in_the_readme_and_has_help() -> None:
