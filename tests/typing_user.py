@@ -22,6 +22,10 @@ def search(bundle: str, picture: Image.Image) -> list[tuple[str, float]]:
         vector: NDArray[np.float32] = lens.encode(text="at night", image="me.jpg")
         hits += lens.search_vector(vector, k=3)
         hits += lens.search(parts=[("image", Path("me.jpg"), 1.0), ("text", "at night", 2.0), ("text", "people", -0.5)])
+        hits += lens.search(text="a boat", where={"year": {"gte": 2020}, "not": {"tag": "sea"}})
+        hits += lens.similar("a.jpg", where={"folder": "a"}) + lens.search_vector(vector, where={})
+        names: dict[str, str] = lens.attributes
+        print(names)
         composed: Hits = lens.search(
             text="at night", image="me.jpg", negative=["people"], method="slerp", parameters={"text_share": 0.7}
         )

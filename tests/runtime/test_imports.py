@@ -97,9 +97,12 @@ def test_one_module_fixes_the_order_of_the_native_libraries() -> None:
         for path in RUNTIME.glob("*.py")
     }
     natives = {
-        name: [m for m in modules if m.startswith(("onnxruntime", "usearch"))] for name, modules in importing.items()
+        name: [m for m in modules if m.startswith(("onnxruntime", "usearch", "numkong"))]
+        for name, modules in importing.items()
     }
-    assert {name: found for name, found in natives.items() if found} == {"_native.py": ["onnxruntime", "usearch.index"]}
+    assert {name: found for name, found in natives.items() if found} == {
+        "_native.py": ["onnxruntime", "usearch.index", "numkong"]
+    }
 
 
 def _imported(node: ast.AST) -> list[ast.alias]:
