@@ -129,7 +129,7 @@ def test_a_thousand_filters_give_what_an_exhaustive_search_gives(world: World, l
         shares.add(sum(allows(filter, item) for item in world.items))
 
     check()
-    assert {0, len(world.items)} <= shares and len(shares) > 30  # from none to all
+    assert {0, len(world.items)} <= shares and len(shares) > 15  # from none to all
 
 
 def _places(world: World, hits: list[pocketlens.Hit]) -> list[int]:
