@@ -30,7 +30,7 @@ _FOLDER = click.Path(path_type=Path)
 )
 @click.option("--query-model", help="Encoder for the device; by default the gallery's own.")
 @click.option(
-    "--attributes", "table", type=_FOLDER, metavar="FILE", help="CSV or Parquet: what to filter by; see below."
+    "--attributes", "table", type=_FOLDER, metavar="FILE", help="CSV or Parquet: what to filter by; see above."
 )
 @click.option("--formats", metavar="LIST", help="Read these too, by commas: gif, bmp, tiff, avif, heic.")
 @click.option("--threads", type=click.IntRange(1, 64), help="Threads; by default the cores, at most 4.")
