@@ -13,7 +13,7 @@ from pocketlens.items import Item
 from tests.galleries import item_of
 
 TYPES = {"mood": "text", "year": "integer", "score": "real", "tag": "tags", "seen": "time"}
-MOODS = ["", "calm", "calmer", "Straße", "it's", 'a"; DROP TABLE items --', "NULL", "ж]", "a\0", "%", "𝄞"]
+MOODS = ["", "calm", "calmer", "Straße", "it's", 'a"; DROP TABLE items --', "NULL", "ж]", "a\0", "%", "𝄞", "long " * 30]
 TAGS = ["beach", "sea", "a b", "'", "ж", "OR 1=1"]
 FOLDERS = ["", "a", "a/b", "ab"]
 _DAYS = [

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from pocketlens._types import Bools
+from pocketlens._types import Bools, Int64s
 from pocketlens.attributes import AttributeType
 from pocketlens.moments import Moment, read_moment
 
@@ -143,9 +143,9 @@ class _Texts:
         inside = (codes >= span.start) & (codes < span.stop)
         return np.asarray(there & ~inside if op == "ne" else inside)
 
-    def _one_of(self, places: Sequence[int]) -> Bools:
+    def _one_of(self, places: Int64s) -> Bools:
         wanted = np.zeros(self._words.count + 1, dtype=bool)  # the last one is -1's
-        wanted[list(places)] = True
+        wanted[places] = True
         return wanted[self._codes]
 
 
@@ -174,7 +174,7 @@ class _Tags:
     def match(self, op: str, values: Sequence[str]) -> Bools:
         if op == "exists":
             return self._with([slice(None)])
-        found = self._with(map(self._of, self._words.places(values)))
+        found = self._with(map(self._of, self._words.places(values).tolist()))
         return self.match("exists", ()) & ~found if op == "ne" else found
 
     def _of(self, place: int) -> slice:
@@ -219,13 +219,21 @@ class _Words:
         return {"eq": range(left, right), "lt": range(left), "lte": range(right), "gt": range(right, self.count),
                 "gte": range(left, self.count)}[op]  # fmt: skip
 
-    def places(self, values: Iterable[str]) -> list[int]:
+    def places(self, values: Iterable[str]) -> Int64s:
         """Return the places of those values that are words."""
-        return [place for value in values for place in self.span("eq", value)]
+        return np.array([place for value in values for place in self.span("eq", value)], dtype=np.int64)
 
-    def containing(self, value: str) -> list[int]:
-        """Return the places of the words that a value is a part of."""
-        return [place for place, word in enumerate(self.words) if value in word]
+    def containing(self, value: str) -> Int64s:
+        """Return the places of the words that a value is a part of, by comparing bytes of all words at once."""
+        needle = value.encode()
+        if not needle:
+            return np.arange(self.count)
+        at = np.flatnonzero(self._blob == needle[0])  # where the value may start
+        at = at[at <= len(self._blob) - len(needle)]
+        for n, byte in enumerate(needle[1:], start=1):
+            at = at[self._blob[at + n] == byte]
+        places = np.searchsorted(self._offsets, at, side="right") - 1
+        return np.asarray(places[at + len(needle) <= self._offsets[places + 1]])
 
 
 _COMPARE: dict[str, Callable[[Any, Any], Any]] = {

@@ -125,7 +125,7 @@ HARM: dict[str, tuple[Callable[[Path], None], str]] = {
     "a time too many": (_array("3.i64", lambda a: [*a, 0]), "3.i64 holds 31 values, expected 30"),
     "a real too few": (_array("6.f64", lambda a: a[1:]), "6.f64 holds 29 values, expected 30"),
     "a text too few": (_array("5.i32", lambda a: a[1:]), "5.i32 holds 29 values, expected 30"),
-    "a text of no word": (_array("5.i32", _put(3, 99)), "5.i32 holds numbers from -1 to 99, expected -1 to 9"),
+    "a text of no word": (_array("5.i32", _put(3, 99)), "5.i32 holds numbers from -1 to 99, expected -1 to"),
     "a text below": (_array("5.i32", _put(3, -2)), "5.i32 holds numbers from -2 to"),
     "half a number": (
         _half,
