@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Generator
 from pathlib import Path
 
@@ -76,3 +77,9 @@ def bundle(tmp_path_factory: pytest.TempPathFactory, colours: Path, pictures: Pa
     model = Model.open(colours)
     build_bundle(pictures, out, model=model, query_model=model)
     return out
+
+
+@pytest.fixture
+def own_bundle(bundle: Path, tmp_path: Path) -> Path:
+    """A copy of `bundle` that a test may change."""
+    return Path(shutil.copytree(bundle, tmp_path / "bundle"))

@@ -37,8 +37,8 @@ from pocketlens.selection import Selected, Selection
 class Lens:
     """An opened bundle. Towers are opened when first needed: a text query loads only the text tower.
 
-    One lens may be used from several threads. Use it as a context manager, or `close` it.
-
+    One lens may be used from several threads. Use it as a context manager, or `close` it. A process that forks keeps
+    it; the fork gets `Forked` and opens the bundle itself.
     """
 
     def __init__(
@@ -63,6 +63,7 @@ class Lens:
     @property
     def gallery(self) -> Gallery:
         """The shipped gallery, without what the device added."""
+        self._collection.process.check("this lens")
         return self._collection.gallery
 
     def search(
@@ -222,9 +223,11 @@ class Lens:
         Raises:
             MissingPart: the bundle has no text tower, or no tokenizer for it.
         """
+        self._check_open()
         with self._lock:
             self._check_open()
             if self._text_encoder is None:
+                self._collection.check_place()
                 self._text_encoder = TextEncoder(self._model("text"), threads=self._threads)
             return self._text_encoder
 
@@ -234,9 +237,11 @@ class Lens:
         Raises:
             MissingPart: the bundle has no image tower.
         """
+        self._check_open()
         with self._lock:
             self._check_open()
             if self._image_encoder is None:
+                self._collection.check_place()
                 self._image_encoder = ImageEncoder(self._model("image"), threads=self._threads, limits=self._limits)
             return self._image_encoder
 
@@ -248,7 +253,9 @@ class Lens:
         return tower == "image" or model.manifest.can_read
 
     def close(self) -> None:
-        """Release the gallery and the encoders; later queries raise `BadQuery`."""
+        """Release the gallery and the encoders; later queries raise `BadQuery`. In a fork it does nothing."""
+        if not self._collection.process.is_here:
+            return
         with self._lock:
             self._closed = True
             self._text_encoder = self._image_encoder = self._kit = None
@@ -344,6 +351,7 @@ class Lens:
             return self._kit[1]
 
     def _check_open(self) -> None:
+        self._collection.process.check("this lens")
         if self._closed:
             raise BadQuery("this lens is closed")
 
