@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import shutil
+import signal
+import sys
 from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from pocketlens import cli
 from pocketlens.model import Model
 from pocketlens_export.gallery.build import build_bundle
 from tests.colours import write_colours
+from tests.command import Result, Run
 
 COLOURS = {"red": (230, 20, 20), "green": (20, 230, 20), "blue": (20, 20, 230), "white": (250, 250, 250)}
 
@@ -83,3 +88,22 @@ def bundle(tmp_path_factory: pytest.TempPathFactory, colours: Path, pictures: Pa
 def own_bundle(bundle: Path, tmp_path: Path) -> Path:
     """A copy of `bundle` that a test may change."""
     return Path(shutil.copytree(bundle, tmp_path / "bundle"))
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
+    """Call the command in this process, as the installed script does."""
+
+    def run(*arguments: object) -> Result:
+        monkeypatch.setattr(sys, "argv", ["pocketlens", *map(str, arguments)])
+        code: Any = 0
+        before = signal.getsignal(signal.SIGTERM)
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = stop.code
+        finally:
+            signal.signal(signal.SIGTERM, before)
+        return Result(code, *capfd.readouterr())
+
+    return run

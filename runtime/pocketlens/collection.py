@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,7 +19,7 @@ from pocketlens.errors import BadQuery, Busy, FormatError, PocketlensError
 from pocketlens.files import restore_folder
 from pocketlens.forks import Process
 from pocketlens.gallery import Gallery
-from pocketlens.local import NAME, NOTHING, Base, Store, create_store
+from pocketlens.local import NAME, NOTHING, Base, Local, Store, create_store
 from pocketlens.lock import hold
 
 T = TypeVar("T")
@@ -188,6 +188,21 @@ class Collection:
         finally:
             if store is not None:
                 _close(store, self.folder)
+
+
+def read_local(folder: Path) -> Local:
+    """Return what a device added to a bundle and removed from it, with every row checked.
+
+    Raises:
+        FormatError: it is no bundle, or local.sqlite belongs to another gallery.
+        CorruptFile: a row of local.sqlite is damaged.
+    """
+    with hold(folder):
+        manifest = read_bundle(folder)
+        if not (folder / NAME).exists():
+            return NOTHING
+        with closing(Store(folder, _base(manifest))) as store:
+            return store.read()
 
 
 class _Moved(Exception):

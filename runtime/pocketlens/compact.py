@@ -54,7 +54,7 @@ def compact(collection: Collection, *, on_progress: Callable[[int, int], None] =
         FormatError: the bundle cannot be written.
         CorruptFile: a file of the bundle is damaged.
     """
-    folder = collection.folder
+    folder = collection.folder.resolve()  # a link to a bundle goes on showing there
     before = collection.now()
     if not before.local.additions and not before.local.removed:
         return Compacted(before.count, 0, 0, before.gallery.manifest.generation)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from pocketlens.progress import show_progress
 from pocketlens.show import printable
 
 if TYPE_CHECKING:  # printing --help loads no arrays
@@ -43,7 +42,7 @@ def duplicates(bundle: Path, near: float, exact: bool, as_json: bool) -> None:
         if exact:
             groups = find_exact(gallery.items.read_all())
         else:
-            with _progress("comparing") as on_progress:
+            with show_progress("comparing") as on_progress:
                 groups = find_duplicates(gallery, near=near, on_progress=on_progress)
         counted = gallery.items.count
     finally:
@@ -70,18 +69,3 @@ def _lines(groups: Sequence[Group]) -> Iterator[str]:
 def _values(group: Group) -> dict[str, Any]:
     copies = [{"id": copy.item.id, "exact": copy.exact, "cosine": round(copy.cosine, 4)} for copy in group.copies]
     return {"keep": group.keep.id, "copies": copies}
-
-
-@contextmanager
-def _progress(label: str) -> Iterator[Callable[[int, int], None]]:
-    """Yield a callback that draws a bar with an ETA on stderr; silent where stderr is no terminal."""
-    if not sys.stderr.isatty():  # click would still print the label
-        yield lambda done, total: None
-        return
-    with click.progressbar(length=1, label=label, file=sys.stderr, update_min_steps=1) as bar:
-
-        def show(done: int, total: int) -> None:
-            bar.length = total
-            bar.update(done - bar.pos)
-
-        yield show

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from pocketlens._types import Float32s
-from pocketlens.additions import Added, Content, Tower, add_pictures, name_pictures, remove_items
+from pocketlens.additions import Added, Content, Tower, add_pictures, remove_items
 from pocketlens.bundle import check_space
 from pocketlens.codes import read_vector
 from pocketlens.collection import Collection
@@ -27,6 +27,7 @@ from pocketlens.graph import check_threads
 from pocketlens.hits import Hit, Hits
 from pocketlens.ingredients import Ingredients
 from pocketlens.items import Item
+from pocketlens.listing import name_pictures
 from pocketlens.model import Model
 from pocketlens.parts import GivenPart, Part, read_parts, shorthand
 from pocketlens.picture import Picture
@@ -183,14 +184,14 @@ class Lens:
 
         Args:
             pictures: paths of picture files, or the bytes or the path of each by the id it gets.
-            root: the folder that the ids of paths start from; by default the current one.
+            root: the folder that the ids of paths start from; without it, an id is the file's name.
             attributes: of items, by id. A picture without any keeps those that an item of its id has.
             image_model: whose image tower encodes the pictures; by default the bundle's.
             on_progress: called with (pictures done, pictures in all).
 
         Raises:
-            BadQuery: an id is no text of 1 to 1,024 characters, a picture is not below `root` or given twice, or
-                attributes are given for another one.
+            BadQuery: an id is no text of 1 to 1,024 characters, a picture is not below `root`, two get the
+                same id, or attributes are given for another one.
             MissingPart: there is no image tower.
             EncoderMismatch: `image_model` is not of the gallery's space.
             Busy: another process was changing the bundle all the time.
@@ -337,6 +338,8 @@ class Lens:
 
     def _tower(self, model: Model | None) -> Tower:
         if model is None:
+            if self._models["image"] is None:
+                raise MissingPart("this bundle has no image tower to add pictures with; give a model of its space")
             return Tower.of(self._model("image"), self.image_encoder(), self._limits)
         check_space(model, self.gallery.manifest.space)
         return Tower.of(model, ImageEncoder(model, threads=self._threads, limits=self._limits), self._limits)

@@ -12,7 +12,7 @@ import json
 import sqlite3
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -122,13 +122,13 @@ class Store:
             return int(self._connection.execute("PRAGMA data_version").fetchone()[0])
 
     def read(self) -> Local:
-        """Return the state that was committed last.
+        """Return the state that was committed last; within a transaction, what it has made of it.
 
         Raises:
             CorruptFile: a row, or the file, is damaged.
         """
         with self._lock, typed_errors(self.path):
-            with self._transaction("BEGIN"):
+            with nullcontext() if self._connection.in_transaction else self._transaction("BEGIN"):
                 seal = self._connection.execute("SELECT seal FROM base").fetchone()[0]
                 items = self._connection.execute("SELECT id, checksum FROM items ORDER BY id").fetchall()
                 removed = self._connection.execute("SELECT id, checksum FROM removed").fetchall()
