@@ -167,7 +167,7 @@ def write_gallery(
     spec = tune_graph(index, vectors, probes) if index.spec.kind == "graph" else index.spec
     index.save(folder / _CODES)
     if originals is not None:
-        originals.tofile(folder / _ORIGINALS)
+        (folder / _ORIGINALS).write_bytes(originals.data)  # NumPy's tofile does not tell when the disk is full
     write_items(folder / _ITEMS, items)
     mean, covariance = _statistics(vectors)
     np.savez(folder / _STATS, rotation=rotation, mean=mean, covariance=covariance)
