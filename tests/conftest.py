@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import sys
@@ -50,6 +51,12 @@ def _refuse_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
         if message.removeprefix("Skipped: ") not in ALLOWED_SKIPS:
             report.outcome = "failed"
             report.longrepr = f"{path}:{line}: {message} (tests/conftest.py does not allow this skip)"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def stamps(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keep what is remembered of checked files where tests write everything else."""
+    os.environ["XDG_RUNTIME_DIR"] = str(tmp_path_factory.mktemp("stamps"))
 
 
 @pytest.fixture

@@ -127,6 +127,8 @@ def _describe_local(path: Path) -> dict[str, Any]:
 
 
 def _verify_gallery(path: Path, sha256: str | None) -> list[str]:
+    for name, record in gallery.open_manifest(path, manifest_sha256=sha256).files.items():  # whatever a stamp says
+        check_file(path / name, sha256=record.sha256, size_bytes=record.size_bytes)
     opened = gallery.Gallery.open(path, manifest_sha256=sha256)
     with closing(opened):
         rows = [item.row for item in opened.items.read_all()]

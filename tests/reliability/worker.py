@@ -58,6 +58,7 @@ def _run(told: dict[str, Any]) -> dict[str, Any]:
         os.kill(child, signal.SIGKILL)
     elif "kill_at" in told or "fail_at" in told:
         calls = seccomp.supervise(ours, Path(told["bundle"]).parent, _Decision(told))
+    ours.close()
     with os.fdopen(reading) as file:
         lines = file.read().split("\n")
     _, status = os.waitpid(child, 0)
