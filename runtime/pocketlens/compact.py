@@ -55,6 +55,7 @@ def compact(collection: Collection, *, on_progress: Callable[[int, int], None] =
         CorruptFile: a file of the bundle is damaged.
     """
     folder = collection.folder.resolve()  # a link to a bundle goes on showing there
+    collection.check_place()
     before = collection.now()
     if not before.local.additions and not before.local.removed:
         return Compacted(before.count, 0, 0, before.gallery.manifest.generation)
@@ -67,7 +68,9 @@ def compact(collection: Collection, *, on_progress: Callable[[int, int], None] =
         generation = gallery.manifest.generation + 1
         return Compacted(contents.count, len(contents.local.additions), len(contents.hidden), generation)
 
-    return collection.change(write)
+    compacted = collection.change(write)
+    collection.now()  # follows
+    return compacted
 
 
 def _write_bundle(contents: Contents, old: Path, new: Path, on_progress: Callable[[int, int], None]) -> None:
