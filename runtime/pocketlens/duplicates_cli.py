@@ -33,20 +33,20 @@ def duplicates(bundle: Path, near: float, exact: bool, as_json: bool) -> None:
     With lens-base, pictures stored again as JPEG of quality 70 all reach 0.97, of quality 50 95 % and at half the size
     68 %; of pairs of different pictures 3 in 87,000 do, such as a cello and a violin.
     """
-    from pocketlens.bundle import read_bundle
+    from pocketlens.collection import Collection
     from pocketlens.duplicates import find_duplicates, find_exact
-    from pocketlens.gallery import Gallery
 
-    gallery = Gallery.open(bundle / "gallery", manifest_sha256=read_bundle(bundle).gallery)
+    collection = Collection(bundle)
     try:
+        contents = collection.now()
         if exact:
-            groups = find_exact(gallery.items.read_all())
+            groups = find_exact(contents.read_all())
         else:
             with show_progress("comparing") as on_progress:
-                groups = find_duplicates(gallery, near=near, on_progress=on_progress)
-        counted = gallery.items.count
+                groups = find_duplicates(contents, near=near, on_progress=on_progress)
+        counted = contents.count
     finally:
-        gallery.close()
+        collection.close()
     if as_json:
         about = {"items": counted, "near": None if exact else near, "groups": [_values(group) for group in groups]}
         click.echo(json.dumps(about, indent=2))

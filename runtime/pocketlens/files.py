@@ -32,6 +32,7 @@ _OURS = {
     "concepts.npz", "quantization.md", "quantization.svg", "required_operators.config", "align.md", "align.svg",
 }  # fmt: skip
 _GRAPHS = (".onnx", ".ort")
+_LOCAL = "local.sqlite"  # local.NAME, which is read with more
 _INVERSION = "inversion"  # the folder of networks, with a report and a plot of each
 _REPORTS = (".md", ".svg")
 _UNFINISHED = re.compile(r"\.(.+)\.[a-z0-9_]{8}")  # what `write_file` leaves when its process is killed
@@ -185,6 +186,8 @@ def _refuse_to_replace(path: Path, replace: bool, dropping: Collection[str]) -> 
     if not path.is_dir():
         raise FormatError(f"{path} is a file, and is not replaced by a folder; choose another name")
     dropped = {path / name for name in dropping}
+    if (path / _LOCAL).exists() and _LOCAL not in dropping:
+        raise FormatError(f"{path} is not replaced: {_LOCAL} holds what was added on this device; compact or remove it")
     strange = [file for file in path.rglob("*") if not file.is_dir() and file not in dropped and not _is_ours(file)]
     if strange:
         raise FormatError(f"{path} is not replaced: {strange[0]} is no file that pocketlens wrote; choose another name")

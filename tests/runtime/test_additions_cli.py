@@ -224,3 +224,15 @@ def test_help_tells_the_commands(run: Run) -> None:
 
 def test_the_errors_are_public() -> None:
     assert {"NotWritten", "Busy", "Forked"} <= set(pocketlens.__all__)
+
+
+def test_duplicates_are_sought_among_added_pictures_too(
+    run: Run, own_bundle: Path, pictures: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "copy.png").write_bytes((pictures / "blue.png").read_bytes())
+    run("add", own_bundle, tmp_path / "copy.png")
+    run("remove", own_bundle, "more/red copy.png")
+    for exact in ((), ("--exact",)):
+        told = json.loads(run("duplicates", own_bundle, "--json", *exact).out)
+        assert (told["items"], told["groups"][0]["keep"]) == (5, "blue.png")
+        assert [copy["id"] for copy in told["groups"][0]["copies"]] == ["copy.png"]

@@ -226,6 +226,17 @@ def test_only_folders_of_pocketlens_are_replaced(tmp_path: Path, file: str, cont
     assert (out / file).read_bytes() == content
 
 
+def test_what_a_device_added_is_not_replaced_unless_it_goes_with_the_rest(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "local.sqlite").write_bytes(b"precious")
+    with pytest.raises(FormatError, match="holds what was added on this device"), new_folder(out, replace=True):
+        pytest.fail("the block ran")
+    with new_folder(out, replace=True, dropping=["local.sqlite"]) as folder:
+        (folder / "bundle.json").write_bytes(NEW)
+    assert names(out) == ["bundle.json"]
+
+
 def test_a_folder_with_names_networks_and_their_reports_is_replaced(tmp_path: Path) -> None:
     out = tmp_path / "out"
     (out / "inversion").mkdir(parents=True)
