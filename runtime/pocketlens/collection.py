@@ -8,6 +8,7 @@ bundle in the place of the old one holds the bundle's lock alone (see `lock`), s
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -149,7 +150,8 @@ class Collection:
             found, manifest = _identity(self.folder), read_bundle(self.folder)
             self._is_another = _towers(manifest) != _towers(self._manifest)
             if not self._is_another and manifest.gallery != self._manifest.gallery:
-                self._gallery = self._open_gallery(manifest)  # the old one ends with the last search in it
+                weakref.finalize(self._gallery, self._gallery.items.close)  # with the last search in it
+                self._gallery = self._open_gallery(manifest)
                 self._manifest = manifest
                 self._forget()
             self._seen = found

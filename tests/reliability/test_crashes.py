@@ -55,7 +55,7 @@ def test_200_kills_lose_nothing(work: Work, plain_bundle: Path) -> None:
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("seed", range(2, 6))
+@pytest.mark.parametrize("seed", range(2, 7))
 def test_200_kills_more_lose_nothing(work: Work, plain_bundle: Path, seed: int) -> None:
     kill(work, plain_bundle, dict(COLOURS_BY_ID), 200, seed)
 

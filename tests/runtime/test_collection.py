@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -216,3 +217,30 @@ def test_items_that_share_a_row_go_one_by_one(tmp_path: Path) -> None:
     with closing(Collection(bundle_of(tmp_path / "b", vectors(2), items))) as collection:
         remove_items(collection, ["1"])
         assert ids(collection) == ["0", "copy"]
+
+
+def test_nothing_of_an_old_gallery_stays_open(own_bundle: Path, pictures: Path) -> None:
+    code = """
+import json, os, sys
+from pathlib import Path
+from pocketlens.lens import open_lens
+
+def opened():
+    mapped = {line.split()[5] for line in open("/proc/self/maps") if "/gallery/" in line}
+    return len(os.listdir("/proc/self/fd")), len(mapped)
+
+counts = []
+picture = Path(sys.argv[2]).read_bytes()
+with open_lens(Path(sys.argv[1]), threads=1) as lens:
+    for number in range(8):
+        lens.add({f"{number}": picture})
+        lens.search(text="red")
+        lens.compact()
+        lens.search(text="red")
+        counts.append(opened())
+print(json.dumps(counts[1:]))
+"""
+    command = [sys.executable, "-c", code, str(own_bundle), str(pictures / "red.png")]
+    counts = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    first, *rest = json.loads(counts)
+    assert rest == [first] * 6
