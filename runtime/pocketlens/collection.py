@@ -51,7 +51,8 @@ class Collection:
         self._closed = self._is_another = False
         self._store: Store | None = None
         restore_folder(folder)
-        read_bundle(folder)  # says best what is no bundle
+        if not (folder / MANIFEST).is_file():
+            read_bundle(folder)  # says best what is no bundle
         with hold(folder):
             self._seen = _identity(folder)
             self._manifest = read_bundle(folder)

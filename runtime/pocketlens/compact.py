@@ -7,7 +7,7 @@ wants to add meanwhile waits, and finds the new bundle. Whoever has the old one 
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import ExitStack, closing
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,7 +22,6 @@ from pocketlens.files import new_folder
 from pocketlens.gallery import Counts, Gallery, write_gallery
 from pocketlens.items import Item
 from pocketlens.local import FILES, Store
-from pocketlens.lock import hold
 from pocketlens.model import Model
 
 _BLOCK_ROWS = 4_096
@@ -62,9 +61,8 @@ def compact(collection: Collection, *, on_progress: Callable[[int, int], None] =
 
     def write(gallery: Gallery, store: Store) -> Compacted:
         contents = Contents(gallery, store.read())
-        with ExitStack() as stack, new_folder(folder, replace=True, dropping=FILES) as new:
+        with new_folder(folder, replace=True, dropping=FILES) as new:
             _write_bundle(contents, folder, new, on_progress)
-            stack.enter_context(hold(folder, alone=True))  # until the switch is over, or has failed
         generation = gallery.manifest.generation + 1
         return Compacted(contents.count, len(contents.local.additions), len(contents.hidden), generation)
 

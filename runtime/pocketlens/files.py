@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pocketlens import swap
-from pocketlens.errors import CorruptFile, FormatError, NotWritten
+from pocketlens.errors import Busy, CorruptFile, FormatError, NotWritten
+from pocketlens.lock import PATIENCE, try_hold
 
 if TYPE_CHECKING:
     from zipfile import ZipFile
@@ -132,6 +133,7 @@ def new_folder(path: Path, *, replace: bool = False, dropping: Collection[str] =
     Raises:
         FormatError: `path` exists (and `replace` is false, or it is not such a folder).
         NotWritten: the disk is full, read-only or failing; also an OSError in the block.
+        Busy: others kept opening what stands there.
     """
     _refuse_to_replace(path, replace, dropping)
     made = [parent for parent in path.parents if not parent.exists()]
@@ -208,11 +210,15 @@ def _put(new: Path, path: Path, replace: bool) -> None:
         _move(new, path)
         with _undone(lambda: path.rename(new)):
             _sync_directory(path.parent)
-    elif swap.exchange(new, path):
-        with _undone(lambda: swap.exchange(new, path)):
-            _sync_directory(path.parent)
-    else:
-        _step_aside(new, path)
+        return
+    with try_hold(path, patience=PATIENCE) as held:  # so that nobody opens half of each
+        if held is False:
+            raise Busy(f"{path} is in use by another process; try again")
+        if swap.exchange(new, path):
+            with _undone(lambda: swap.exchange(new, path)):
+                _sync_directory(path.parent)
+        else:
+            _step_aside(new, path)
 
 
 def _move(new: Path, path: Path) -> None:

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -15,6 +16,7 @@ from pocketlens.additions import remove_items
 from pocketlens.collection import Collection, read_local
 from pocketlens.compact import compact
 from pocketlens.errors import BadQuery, CorruptFile, FormatError
+from pocketlens.files import new_folder
 from pocketlens.gallery import Gallery
 from pocketlens.lens import open_lens
 from pocketlens.local import NAME, NOTHING, Store
@@ -244,3 +246,24 @@ print(json.dumps(counts[1:]))
     counts = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     first, *rest = json.loads(counts)
     assert rest == [first] * 6
+
+
+def test_who_opens_while_bundles_are_replaced_sees_one_of_them(own_bundle: Path, bundle: Path, tmp_path: Path) -> None:
+    with open_lens(own_bundle) as lens:
+        lens.remove(["red.png"])
+        lens.compact()
+    other = Path(shutil.copytree(own_bundle, tmp_path / "other"))
+    seen = set[int]()
+
+    def replace() -> None:
+        for source in (bundle, other) * 15:
+            with new_folder(own_bundle, replace=True) as new:
+                shutil.copytree(source, new, dirs_exist_ok=True)
+
+    writer = threading.Thread(target=replace)
+    writer.start()
+    while writer.is_alive():
+        with closing(Collection(own_bundle)) as opened:
+            seen.add(opened.now().count)
+    writer.join()
+    assert seen == {4, 5}

@@ -109,7 +109,7 @@ def test_who_opens_the_bundle_is_waited_for(tmp_path: Path, colours: Path, monke
     bundle = towered_bundle_of(tmp_path / "b", vectors(3), model=colours)
     with closing(Collection(bundle)) as collection:
         remove_items(collection, ["0"])
-        monkeypatch.setattr("pocketlens.compact.hold", lambda folder, alone: hold(folder, alone=alone, patience=0.05))
+        monkeypatch.setattr("pocketlens.files.PATIENCE", 0.05)
         with hold(bundle), pytest.raises(Busy, match="is in use by another process"):
             compact(collection)
         assert [path.name for path in tmp_path.iterdir()] == ["b"]
