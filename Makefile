@@ -20,7 +20,7 @@ print("\n".join(data["project"]["dependencies"] + extras + data["dependency-grou
 endef
 export PRINT_REQUIREMENTS
 
-.PHONY: setup demo test check bench lens-base lens-base-composed lens-tiny emojicir clean
+.PHONY: setup demo test soak check bench lens-base lens-base-composed lens-tiny emojicir clean
 .DEFAULT_GOAL := test
 
 setup: $(READY)
@@ -30,6 +30,10 @@ demo: .venv-runtime/ready
 
 test: $(READY)
 	$(BIN)/python -m pytest
+
+# The long proofs: every byte, 1,000 kills, 100,000 queries. Half an hour or more on two cores.
+soak: $(READY)
+	$(BIN)/python -m pytest -m soak
 
 check: $(READY)
 	$(DEPS)/bin/ruff format --check .

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import signal
+import sys
 from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from pocketlens import cli
 from pocketlens.model import Model
 from pocketlens_export.gallery.build import build_bundle
 from tests.colours import write_colours
+from tests.command import Result, Run
 
 COLOURS = {"red": (230, 20, 20), "green": (20, 230, 20), "blue": (20, 20, 230), "white": (250, 250, 250)}
 
-ALLOWED_SKIPS: frozenset[str] = frozenset()  # reasons for which a test may be skipped; any other skip is a failure
+# Reasons for which a test may be skipped; any other skip is a failure.
+ALLOWED_SKIPS = frozenset({"Linux's seccomp on x86-64 or ARM64 is needed"})
 
 
 @pytest.hookimpl(wrapper=True)
@@ -43,6 +51,12 @@ def _refuse_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
         if message.removeprefix("Skipped: ") not in ALLOWED_SKIPS:
             report.outcome = "failed"
             report.longrepr = f"{path}:{line}: {message} (tests/conftest.py does not allow this skip)"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def stamps(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keep what is remembered of checked files where tests write everything else."""
+    os.environ["XDG_RUNTIME_DIR"] = str(tmp_path_factory.mktemp("stamps"))
 
 
 @pytest.fixture
@@ -76,3 +90,28 @@ def bundle(tmp_path_factory: pytest.TempPathFactory, colours: Path, pictures: Pa
     model = Model.open(colours)
     build_bundle(pictures, out, model=model, query_model=model)
     return out
+
+
+@pytest.fixture
+def own_bundle(bundle: Path, tmp_path: Path) -> Path:
+    """A copy of `bundle` that a test may change."""
+    return Path(shutil.copytree(bundle, tmp_path / "bundle"))
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
+    """Call the command in this process, as the installed script does."""
+
+    def run(*arguments: object) -> Result:
+        monkeypatch.setattr(sys, "argv", ["pocketlens", *map(str, arguments)])
+        code: Any = 0
+        before = signal.getsignal(signal.SIGTERM)
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = stop.code
+        finally:
+            signal.signal(signal.SIGTERM, before)
+        return Result(code, *capfd.readouterr())
+
+    return run

@@ -8,12 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from pocketlens._types import Float32s
-from pocketlens.bundle import FORMAT, VERSION, BundleManifest
+from pocketlens.bundle import FORMAT, VERSION, BundleManifest, add_tower, seal_bundle
 from pocketlens.files import sha256_of
 from pocketlens.gallery import Counts, Gallery, open_manifest, write_gallery
 from pocketlens.items import Item
 from pocketlens.manifest import manifest_bytes, write_manifest
-from pocketlens.model import Space
+from pocketlens.model import Model, Space
 
 
 def item_of(row: int, *, id: str | None = None, width: int = 10, sha256: str | None = None) -> Item:
@@ -27,6 +27,7 @@ def gallery_of(
     vectors: Float32s,
     items: list[Item] | None = None,
     *,
+    space: Space | None = None,
     rescore: bool = True,
     types: Mapping[str, str] | None = None,
 ) -> Gallery:
@@ -38,13 +39,24 @@ def gallery_of(
         path,
         vectors,
         items,
-        space=Space("test@" + "0" * 64, vectors.shape[1]),
+        space=space or Space("test@" + "0" * 64, vectors.shape[1]),
         model="test",
         counts=Counts(seen=len(items), indexed=len(vectors), duplicates=len(items) - len(vectors), skipped={}),
         rescore=rescore,
         attributes=types,
     )
     return Gallery.open(path)
+
+
+def towered_bundle_of(
+    folder: Path, vectors: Float32s, items: list[Item] | None = None, *, model: Path, rescore: bool = True
+) -> Path:
+    """Make a bundle of unit vectors, float32 (rows, dim), with a model's text tower, in `folder`, and return it."""
+    opened = Model.open(model)
+    gallery_of(folder, vectors, items, space=opened.manifest.space, rescore=rescore).close()
+    add_tower(folder, "text", opened)
+    seal_bundle(folder)
+    return folder
 
 
 def bundle_of(

@@ -23,11 +23,12 @@ from pocketlens_bench.measure import RESULTS, ROOT, Row, read_report
 from pocketlens_bench.plots import write_plots
 
 Results = dict[str, dict[str, Any]]
-ORDER = ("cold_start", "latency", "quantization", "codes", "crossover", "filters", "fusion", "composed", "calibration",
-         "near_duplicates", "draft", "imports")  # fmt: skip
+ORDER = ("cold_start", "opening", "latency", "quantization", "codes", "crossover", "filters", "fusion",
+         "composed", "calibration", "near_duplicates", "draft", "imports")  # fmt: skip
 _MEASUREMENTS = Path("docs") / "measurements.md"
 _TITLES = {
     "cold_start": "Cold start",
+    "opening": "Opening",
     "latency": "Encoder latency",
     "quantization": "Quantization",
     "codes": "Codes",

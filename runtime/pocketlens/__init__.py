@@ -25,8 +25,10 @@ if TYPE_CHECKING:
     from pocketlens.errors import Busy as Busy
     from pocketlens.errors import CorruptFile as CorruptFile
     from pocketlens.errors import EncoderMismatch as EncoderMismatch
+    from pocketlens.errors import Forked as Forked
     from pocketlens.errors import FormatError as FormatError
     from pocketlens.errors import MissingPart as MissingPart
+    from pocketlens.errors import NotWritten as NotWritten
     from pocketlens.errors import PocketlensError as PocketlensError
     from pocketlens.errors import Refused as Refused
     from pocketlens.hits import Hit as Hit
@@ -42,6 +44,7 @@ _HOME = {
     "Busy": "errors",
     "CorruptFile": "errors",
     "EncoderMismatch": "errors",
+    "Forked": "errors",
     "FormatError": "errors",
     "Hit": "hits",
     "Hits": "hits",
@@ -49,6 +52,7 @@ _HOME = {
     "Lens": "lens",
     "MissingPart": "errors",
     "Model": "model",
+    "NotWritten": "errors",
     "PocketlensError": "errors",
     "Refused": "errors",
     "TextEncoder": "encoder",
@@ -62,6 +66,7 @@ __all__ = [
     "Busy",
     "CorruptFile",
     "EncoderMismatch",
+    "Forked",
     "FormatError",
     "Hit",
     "Hits",
@@ -69,6 +74,7 @@ __all__ = [
     "Lens",
     "MissingPart",
     "Model",
+    "NotWritten",
     "PocketlensError",
     "Refused",
     "TextEncoder",

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -61,30 +60,6 @@ class Tower:
     def of(cls, model: Model, encoder: ImageEncoder, limits: Limits = DEVICE) -> Tower:
         """Return the tower of a model whose encoder is open."""
         return cls(encoder, limits, model.manifest.name, model.manifest.files[encoder.spec.file].sha256)
-
-
-def name_pictures(paths: Iterable[str | Path], *, root: str | Path | None = None) -> dict[str, Path]:
-    """Return pictures by id: their paths relative to `root`, with forward slashes.
-
-    Args:
-        paths: of picture files.
-        root: the folder that ids start from; by default the current one. For the ids of `pocketlens index` it is the
-            folder that was indexed.
-
-    Raises:
-        BadQuery: a picture is not below `root`, or is given twice.
-    """
-    top = Path(os.path.abspath(root or "."))  # noqa: PTH100  # links are kept: they are part of the name
-    named: dict[str, Path] = {}
-    for path in paths:
-        full = Path(os.path.abspath(path))  # noqa: PTH100
-        if not full.is_relative_to(top) or full == top:
-            raise BadQuery(f"{path} is not below {top}, which ids start from; give its root folder")
-        id = full.relative_to(top).as_posix()
-        if id in named:
-            raise BadQuery(f"{path} is given twice")
-        named[id] = Path(path)
-    return named
 
 
 def add_pictures(

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 from pocketlens.errors import CorruptFile, EncoderMismatch, MissingPart
-from pocketlens.files import sha256_of
+from pocketlens.files import check_file, sha256_of
 from pocketlens.gallery import MANIFEST as GALLERY_MANIFEST
 from pocketlens.gallery import open_manifest
 from pocketlens.manifest import manifest_bytes, read_manifest, write_manifest
@@ -77,9 +77,10 @@ def add_tower(bundle: Path, tower: Tower, model: Model) -> None:
     manifest = model.manifest.only(tower)
     folder = bundle / tower
     folder.mkdir()
-    for name in manifest.files:
+    for name, record in manifest.files.items():
         (folder / name).parent.mkdir(exist_ok=True)
         shutil.copyfile(model.file(name), folder / name)
+        check_file(folder / name, sha256=record.sha256, size_bytes=record.size_bytes)
     write_manifest(folder / MODEL_MANIFEST, manifest, format=MODEL_FORMAT, version=MODEL_VERSION)
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pocketlens import __version__
+from pocketlens.additions_cli import add, compact, remove
 from pocketlens.duplicates_cli import duplicates
 from pocketlens.errors import BadQuery, MissingPart, PocketlensError
 from pocketlens.show import printable as printable
@@ -262,7 +263,8 @@ def bench(bundle: Path, runs: int, threads: int | None, as_json: bool) -> None:
         click.echo(table(measured))
 
 
-cli.add_command(duplicates)
+for command in (add, remove, compact, duplicates):
+    cli.add_command(command)
 
 
 def _print_hits(hits: Hits, *, headed: bool) -> None:

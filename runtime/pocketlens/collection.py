@@ -8,16 +8,19 @@ bundle in the place of the old one holds the bundle's lock alone (see `lock`), s
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
 from pocketlens.bundle import MANIFEST, BundleManifest, read_bundle
 from pocketlens.contents import Contents
 from pocketlens.errors import BadQuery, Busy, FormatError, PocketlensError
+from pocketlens.files import restore_folder
+from pocketlens.forks import Process
 from pocketlens.gallery import Gallery
-from pocketlens.local import NAME, NOTHING, Base, Store, create_store
+from pocketlens.local import NAME, NOTHING, Base, Local, Store, create_store
 from pocketlens.lock import hold
 
 T = TypeVar("T")
@@ -31,6 +34,10 @@ class Collection:
         folder: the bundle.
         threads: threads of one search.
 
+    Attributes:
+        folder: as given.
+        process: the process that opened it; no fork of it may use it.
+
     Raises:
         FormatError: it is no bundle of a known version, or local.sqlite belongs to another gallery.
         CorruptFile: a file differs from its record, or a row of local.sqlite is damaged.
@@ -38,11 +45,14 @@ class Collection:
 
     def __init__(self, folder: Path, *, threads: int = 1) -> None:
         self.folder = folder
+        self.process = Process()
         self._threads = threads
         self._lock = threading.RLock()
-        self._closed = False
+        self._closed = self._is_another = False
         self._store: Store | None = None
-        read_bundle(folder)  # says best what is no bundle
+        restore_folder(folder)
+        if not (folder / MANIFEST).is_file():
+            read_bundle(folder)  # says best what is no bundle
         with hold(folder):
             self._seen = _identity(folder)
             self._manifest = read_bundle(folder)
@@ -65,18 +75,23 @@ class Collection:
         Raises:
             BadQuery: the collection is closed.
             CorruptFile: a row of local.sqlite is damaged.
+            Forked: this process is a fork of the one that opened it.
         """
+        self.process.check(str(self.folder))
         with self._lock:
             if self._closed:
                 raise BadQuery(f"{self.folder}: this collection is closed")
             self._follow()
+            if self._is_another:
+                return self._contents
             try:
                 self._refresh()
             except FormatError:
                 if _identity(self.folder) in (self._seen, None):
                     raise
                 self._follow()  # compacted between the two looks
-                self._refresh()
+                if not self._is_another:
+                    self._refresh()
             return self._contents
 
     def change(self, write: Callable[[Gallery, Store], T]) -> T:
@@ -87,11 +102,13 @@ class Collection:
 
         Raises:
             Busy: another process was changing the bundle all the time.
-            FormatError: the bundle cannot be written.
+            FormatError: another bundle has taken its place (NotWritten: the disk is full, read-only or failing).
+            Forked: this process is a fork of the one that opened it.
         """
+        self.process.check(str(self.folder))
         for _ in range(_ATTEMPTS):
             with self._lock:
-                self._follow()
+                self.check_place()
                 base, gallery = _base(self._manifest), self._gallery
             with self._opened_store(base) as store:
                 if store is None:
@@ -102,8 +119,17 @@ class Collection:
                     return write(gallery, store)
         raise Busy(f"{self.folder} was replaced again and again; try again")
 
+    def check_place(self) -> None:
+        """Raise `FormatError` when a bundle with other towers has taken the place of this one."""
+        with self._lock:
+            self._follow()
+            if self._is_another:
+                raise FormatError(f"{self.folder} is another bundle now, with other towers; open it again")
+
     def close(self) -> None:
-        """Release the gallery and the store."""
+        """Release the gallery and the store. In a fork there is nothing to release."""
+        if not self.process.is_here:
+            return
         with self._lock:
             self._closed = True
             self._forget()
@@ -115,15 +141,18 @@ class Collection:
     def _follow(self) -> None:
         """Open the gallery that has taken the place of this one, if it only holds the additions too.
 
-        A bundle with other towers or of another space is another one; who wants it opens it.
+        A bundle with other towers or of another space is another one; who wants it opens it, and this one stays at
+        what it saw last.
         """
         found = _identity(self.folder)
         if found in (self._seen, None):
             return
         with hold(self.folder):
             found, manifest = _identity(self.folder), read_bundle(self.folder)
-            if _towers(manifest) == _towers(self._manifest) and manifest.gallery != self._manifest.gallery:
-                self._gallery = self._open_gallery(manifest)  # the old one ends with the last search in it
+            self._is_another = _towers(manifest) != _towers(self._manifest)
+            if not self._is_another and manifest.gallery != self._manifest.gallery:
+                weakref.finalize(self._gallery, self._gallery.items.close)  # with the last search in it
+                self._gallery = self._open_gallery(manifest)
                 self._manifest = manifest
                 self._forget()
             self._seen = found
@@ -162,6 +191,21 @@ class Collection:
         finally:
             if store is not None:
                 _close(store, self.folder)
+
+
+def read_local(folder: Path) -> Local:
+    """Return what a device added to a bundle and removed from it, with every row checked.
+
+    Raises:
+        FormatError: it is no bundle, or local.sqlite belongs to another gallery.
+        CorruptFile: a row of local.sqlite is damaged.
+    """
+    with hold(folder):
+        manifest = read_bundle(folder)
+        if not (folder / NAME).exists():
+            return NOTHING
+        with closing(Store(folder, _base(manifest))) as store:
+            return store.read()
 
 
 class _Moved(Exception):

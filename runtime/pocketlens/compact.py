@@ -7,7 +7,7 @@ wants to add meanwhile waits, and finds the new bundle. Whoever has the old one 
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,12 +17,11 @@ from pocketlens._types import Float32s, Int64s
 from pocketlens.bundle import add_tower, read_bundle, seal_bundle
 from pocketlens.collection import Collection
 from pocketlens.contents import Contents
-from pocketlens.errors import BadQuery
+from pocketlens.errors import BadQuery, CorruptFile
 from pocketlens.files import new_folder
 from pocketlens.gallery import Counts, Gallery, write_gallery
 from pocketlens.items import Item
 from pocketlens.local import FILES, Store
-from pocketlens.lock import hold
 from pocketlens.model import Model
 
 _BLOCK_ROWS = 4_096
@@ -54,22 +53,22 @@ def compact(collection: Collection, *, on_progress: Callable[[int, int], None] =
         FormatError: the bundle cannot be written.
         CorruptFile: a file of the bundle is damaged.
     """
-    folder = collection.folder
+    folder = collection.folder.resolve()  # a link to a bundle goes on showing there
+    collection.check_place()
     before = collection.now()
     if not before.local.additions and not before.local.removed:
         return Compacted(before.count, 0, 0, before.gallery.manifest.generation)
-    with ExitStack() as stack:  # ends after the switch
 
-        def write(gallery: Gallery, store: Store) -> Compacted:
-            contents = Contents(gallery, store.read())
-            with new_folder(folder, replace=True, dropping=FILES) as new:
-                _write_bundle(contents, folder, new, on_progress)
-                stack.enter_context(hold(folder, alone=True))
-            stack.close()
-            generation = gallery.manifest.generation + 1
-            return Compacted(contents.count, len(contents.local.additions), len(contents.hidden), generation)
+    def write(gallery: Gallery, store: Store) -> Compacted:
+        contents = Contents(gallery, store.read())
+        with new_folder(folder, replace=True, dropping=FILES) as new:
+            _write_bundle(contents, folder, new, on_progress)
+        generation = gallery.manifest.generation + 1
+        return Compacted(contents.count, len(contents.local.additions), len(contents.hidden), generation)
 
-        return collection.change(write)
+    compacted = collection.change(write)
+    collection.now()  # follows
+    return compacted
 
 
 def _write_bundle(contents: Contents, old: Path, new: Path, on_progress: Callable[[int, int], None]) -> None:
@@ -83,6 +82,7 @@ def _write_bundle(contents: Contents, old: Path, new: Path, on_progress: Callabl
         vectors[part] = contents.vectors(rows[part])
         on_progress(min(start + _BLOCK_ROWS, len(rows)), steps)
     _write_gallery(new / "gallery", contents.gallery, vectors, items)
+    _compare(new / "gallery", vectors, items)
     manifest = read_bundle(old)
     if manifest.text is not None:
         add_tower(new, "text", Model.open(old / "text", manifest_sha256=manifest.text))
@@ -107,6 +107,15 @@ def _write_gallery(folder: Path, old: Gallery, vectors: Float32s, items: list[It
         generation=manifest.generation + 1,
         attributes=manifest.attributes,
     )
+
+
+def _compare(folder: Path, vectors: Float32s, items: list[Item]) -> None:
+    """Raise unless what was written can be read: what it was made of is gone after the switch."""
+    with closing(Gallery.open(folder)) as gallery:
+        originals = gallery.index.originals
+        same = originals is None or np.array_equal(originals, vectors.astype(np.float16))
+        if not same or gallery.items.read_all() != items:
+            raise CorruptFile(folder, found="other vectors or items", expected="what was written")
 
 
 def _renumbered(items: list[Item]) -> tuple[Int64s, list[Item]]:

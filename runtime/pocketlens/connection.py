@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pocketlens.errors import BadQuery, Busy, CorruptFile, FormatError
+from pocketlens.errors import BadQuery, Busy, CorruptFile, FormatError, NotWritten
 
 
 def connect(path: Path, *, patience: float) -> sqlite3.Connection:
@@ -34,9 +34,24 @@ def connect(path: Path, *, patience: float) -> sqlite3.Connection:
     return connection
 
 
+_WRITING = frozenset(
+    (
+        sqlite3.SQLITE_IOERR_WRITE,
+        sqlite3.SQLITE_IOERR_FSYNC,
+        sqlite3.SQLITE_IOERR_DIR_FSYNC,
+        sqlite3.SQLITE_IOERR_TRUNCATE,
+        sqlite3.SQLITE_IOERR_DELETE,
+        sqlite3.SQLITE_IOERR_SHMSIZE,
+    )
+)
+
+
 @contextmanager
 def typed_errors(path: Path) -> Iterator[None]:
-    """Raise what SQLite raises in the block as `BadQuery` (closed), `Busy`, `CorruptFile` or `FormatError`."""
+    """Raise what SQLite raises in the block as `BadQuery` (closed), `Busy`, `CorruptFile` or `FormatError`.
+
+    Where the disk is full, read-only or failing, that is `NotWritten`.
+    """
     try:
         yield
     except sqlite3.ProgrammingError as error:
@@ -50,9 +65,12 @@ def _is_empty(path: Path) -> bool:
 
 
 def _as_ours(error: Exception, path: Path) -> Exception:
-    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF  # the rest says more of the same
+    extended = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)
+    code = extended & 0xFF  # the rest says more of the same
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return Busy(f"{path} is being changed by another process; try again")
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CONSTRAINT):
         return CorruptFile(path, found=str(error), expected="what was committed")
+    if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY) or extended in _WRITING:
+        return NotWritten(path, error)
     return FormatError(f"{path} cannot be read or written: {error}")

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pocketlens._types import Float32s, Int64s
 from pocketlens.errors import BadQuery
-from pocketlens.gallery import Gallery
-from pocketlens.index import Index
 from pocketlens.items import Item
+
+if TYPE_CHECKING:  # contents leads here by way of selection
+    from pocketlens.contents import Contents
 
 # Pictures at this cosine or above count as near-duplicates. With lens-base, of 209 sample pictures stored again as JPEG
 # of quality 70 all reach it, of quality 50 95 %, at half the size 68 %; of 87,153 pairs of different pictures, 3 do
@@ -81,7 +82,7 @@ def find_exact(items: Sequence[Item]) -> list[Group]:
 
 
 def find_duplicates(
-    gallery: Gallery, *, near: float = NEAR, on_progress: Callable[[int, int], None] | None = None
+    contents: Contents, *, near: float = NEAR, on_progress: Callable[[int, int], None] | None = None
 ) -> list[Group]:
     """Return the groups of exact and near duplicates, by the kept item's id.
 
@@ -90,7 +91,7 @@ def find_duplicates(
     the square of the rows, memory with their number: vectors are compared block by block.
 
     Args:
-        gallery: the opened gallery.
+        contents: what a bundle contains.
         near: cosine from which pictures count as near, above 0 and at most 1. Vectors are stored as float16, so near 1
             the last 0.0005 are noise; exact copies are always found.
         on_progress: called with the pairs of rows that are compared, and their number in all.
@@ -99,9 +100,9 @@ def find_duplicates(
         BadQuery: `near` is out of range.
     """
     check_near(near)
-    items = sorted(gallery.items.read_all(), key=_worth)
+    items = sorted(contents.read_all(), key=_worth)
     order = np.asarray(list(dict.fromkeys(item.row for item in items)), dtype=np.int64)  # rows, best first
-    keepers, cosines = _assign(gallery.index, order, near, on_progress or (lambda done, total: None))
+    keepers, cosines = _assign(contents, order, near, on_progress or (lambda done, total: None))
     kept_row = dict(zip(order.tolist(), order[keepers].tolist(), strict=True))
     cosine_of = dict(zip(order.tolist(), cosines.tolist(), strict=True))
     members: dict[int, list[Item]] = {}
@@ -131,7 +132,7 @@ def _group(items: Sequence[Item], cosine_of: dict[int, float]) -> Group:
 
 
 def _assign(
-    index: Index, order: Int64s, near: float, on_progress: Callable[[int, int], None]
+    contents: Contents, order: Int64s, near: float, on_progress: Callable[[int, int], None]
 ) -> tuple[Int64s, Float32s]:
     """Return for each place of `order` the place that is kept for it, int64 (n,), and their cosine, float32 (n,)."""
     keepers = np.arange(len(order))
@@ -140,11 +141,11 @@ def _assign(
     total = len(order) * (len(order) + 1) // 2
     for start in range(0, len(order), _BLOCK_ROWS):
         places = np.arange(start, min(start + _BLOCK_ROWS, len(order)))
-        vectors = index.vectors(order[places])
+        vectors = contents.vectors(order[places])
         best, nearest = np.full(len(places), -2.0, dtype=np.float32), places.copy()
         for first in range(0, len(kept), _BLOCK_ROWS):
             block = kept[first : first + _BLOCK_ROWS]
-            _improve(best, nearest, vectors @ index.vectors(order[block]).T, block)
+            _improve(best, nearest, vectors @ contents.vectors(order[block]).T, block)
         _settle(vectors @ vectors.T, places, best, nearest, near)
         keepers[places], cosines[places] = nearest, best
         kept = np.concatenate([kept, places[nearest == places]])

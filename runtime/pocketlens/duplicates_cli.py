@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from pocketlens.progress import show_progress
 from pocketlens.show import printable
 
 if TYPE_CHECKING:  # printing --help loads no arrays
@@ -34,20 +33,20 @@ def duplicates(bundle: Path, near: float, exact: bool, as_json: bool) -> None:
     With lens-base, pictures stored again as JPEG of quality 70 all reach 0.97, of quality 50 95 % and at half the size
     68 %; of pairs of different pictures 3 in 87,000 do, such as a cello and a violin.
     """
-    from pocketlens.bundle import read_bundle
+    from pocketlens.collection import Collection
     from pocketlens.duplicates import find_duplicates, find_exact
-    from pocketlens.gallery import Gallery
 
-    gallery = Gallery.open(bundle / "gallery", manifest_sha256=read_bundle(bundle).gallery)
+    collection = Collection(bundle)
     try:
+        contents = collection.now()
         if exact:
-            groups = find_exact(gallery.items.read_all())
+            groups = find_exact(contents.read_all())
         else:
-            with _progress("comparing") as on_progress:
-                groups = find_duplicates(gallery, near=near, on_progress=on_progress)
-        counted = gallery.items.count
+            with show_progress("comparing") as on_progress:
+                groups = find_duplicates(contents, near=near, on_progress=on_progress)
+        counted = contents.count
     finally:
-        gallery.close()
+        collection.close()
     if as_json:
         about = {"items": counted, "near": None if exact else near, "groups": [_values(group) for group in groups]}
         click.echo(json.dumps(about, indent=2))
@@ -70,18 +69,3 @@ def _lines(groups: Sequence[Group]) -> Iterator[str]:
 def _values(group: Group) -> dict[str, Any]:
     copies = [{"id": copy.item.id, "exact": copy.exact, "cosine": round(copy.cosine, 4)} for copy in group.copies]
     return {"keep": group.keep.id, "copies": copies}
-
-
-@contextmanager
-def _progress(label: str) -> Iterator[Callable[[int, int], None]]:
-    """Yield a callback that draws a bar with an ETA on stderr; silent where stderr is no terminal."""
-    if not sys.stderr.isatty():  # click would still print the label
-        yield lambda done, total: None
-        return
-    with click.progressbar(length=1, label=label, file=sys.stderr, update_min_steps=1) as bar:
-
-        def show(done: int, total: int) -> None:
-            bar.length = total
-            bar.update(done - bar.pos)
-
-        yield show

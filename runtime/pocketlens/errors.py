@@ -2,12 +2,14 @@
 
 PocketlensError
 ├── FormatError            a folder or manifest is not what it should be: missing, foreign, unknown version, bad field
-│   └── CorruptFile        a file's bytes are not those its manifest recorded
+│   ├── CorruptFile        a file's bytes are not those its manifest recorded
+│   └── NotWritten         the disk is full, read-only or failing; what was there before is untouched
 ├── EncoderMismatch        a query encoder and a gallery live in different embedding spaces
 ├── MissingPart            the bundle or installation lacks what the call needs (a tower, a tokenizer, an extra)
 ├── BadImage               a picture cannot be decoded
 ├── BadQuery               a query has the wrong type, shape or value (also a ValueError)
 ├── Busy                   another process is changing the same bundle, and did not finish in time
+├── Forked                 what was opened before a fork is used after it, in the child
 └── Refused                an offline stage measured its own result and did not write it
 
 A message names the file, what was found and what was expected.
@@ -32,6 +34,15 @@ class CorruptFile(FormatError):
 
     def __init__(self, path: Path, *, found: str, expected: str) -> None:
         super().__init__(f"{path} is damaged: found {found}, expected {expected}")
+        self.path = path
+
+
+class NotWritten(FormatError):
+    """A file or folder could not be written: the disk is full, read-only or failing. What was there is untouched."""
+
+    def __init__(self, path: Path, error: Exception) -> None:
+        strerror = error.strerror if isinstance(error, OSError) else None
+        super().__init__(f"{path} cannot be written: {strerror or error}")
         self.path = path
 
 
@@ -67,6 +78,10 @@ class BadQuery(PocketlensError, ValueError):
 
 class Busy(PocketlensError):
     """Another process is changing the same bundle, and did not finish in time. Nothing was changed here."""
+
+
+class Forked(PocketlensError):
+    """What was opened before a fork is used after it, in the child: threads and locks stayed with the parent."""
 
 
 class Refused(PocketlensError):

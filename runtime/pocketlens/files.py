@@ -1,8 +1,8 @@
 """The one module that writes files, and the one that checks them.
 
 Everything is written to a temporary name in the destination's own directory, flushed, fsynced, renamed, and the
-directory fsynced: after a crash at any moment there is either the old content or the new, never a part. A folder that
-replaces another is the exception: between two renames the old one stands beside its place, under a hidden name.
+directory fsynced: after a crash at any moment there is either the old content or the new, never a part. How a folder
+takes the place of another is told in `swap`. What fails to be written is `NotWritten`, and nothing is left of it.
 """
 
 from __future__ import annotations
@@ -10,14 +10,16 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import shutil
+import re
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pocketlens.errors import CorruptFile, FormatError
+from pocketlens import swap
+from pocketlens.errors import Busy, CorruptFile, FormatError, NotWritten
+from pocketlens.lock import PATIENCE, try_hold
 
 if TYPE_CHECKING:
     from zipfile import ZipFile
@@ -31,10 +33,12 @@ _OURS = {
     "concepts.npz", "quantization.md", "quantization.svg", "required_operators.config", "align.md", "align.svg",
 }  # fmt: skip
 _GRAPHS = (".onnx", ".ort")
+_LOCAL = "local.sqlite"  # local.NAME, which is read with more
 _INVERSION = "inversion"  # the folder of networks, with a report and a plot of each
 _REPORTS = (".md", ".svg")
 _COLUMNS = "columns"  # the folder of a gallery's attributes
 _COLUMN_ENDS = (".i64", ".f64", ".i32", ".utf8")
+_UNFINISHED = re.compile(r"\.(.+)\.[a-z0-9_]{8}")  # what `write_file` leaves when its process is killed
 
 
 def sha256_of(path: Path) -> str:
@@ -97,20 +101,25 @@ def read_arrays(path: Path, names: Collection[str]) -> dict[str, NDArray[Any]]:
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Write `content` to `path` so that a crash leaves the old file or the new one, complete."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    _sync_directory(path.parent)
+    """Write `content` to `path` so that a crash leaves the old file or the new one, complete.
+
+    Raises:
+        NotWritten: the disk is full, read-only or failing.
+    """
+    with _not_written(path):
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        temporary = Path(name)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.chmod(0o666 & ~_umask())
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        _sync_directory(path.parent)
 
 
 @contextmanager
@@ -125,26 +134,43 @@ def new_folder(path: Path, *, replace: bool = False, dropping: Collection[str] =
 
     Raises:
         FormatError: `path` exists (and `replace` is false, or it is not such a folder).
+        NotWritten: the disk is full, read-only or failing; also an OSError in the block.
+        Busy: others kept opening what stands there.
     """
     _refuse_to_replace(path, replace, dropping)
     made = [parent for parent in path.parents if not parent.exists()]
-    try:
+    with _not_written(path), _removed_on_error(made):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
-    except OSError as error:
-        raise FormatError(f"{path} cannot be written: {error.strerror}") from error
+        swap.remove_leftovers(path)
+        with swap.temporary_beside(path) as temporary:
+            yield temporary
+            temporary.chmod(0o777 & ~_umask())
+            _sync_tree(temporary)
+            _put(temporary, path, replace)
+
+
+def restore_folder(path: Path) -> None:
+    """Put back what stood at `path`, when a crash of `new_folder` left it beside its place."""
+    swap.restore(path)
+
+
+@contextmanager
+def _not_written(path: Path) -> Iterator[None]:
     try:
-        yield temporary
-        temporary.chmod(0o777 & ~_umask())
-        _sync_tree(temporary)
-        _swap(temporary, path) if replace and path.exists() else _move(temporary, path)
+        yield
+    except OSError as error:
+        raise NotWritten(path, error) from error
+
+
+@contextmanager
+def _removed_on_error(made: Collection[Path]) -> Iterator[None]:
+    try:
+        yield
     except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
         with suppress(OSError):  # somebody else has put something there by now
             for parent in made:
                 parent.rmdir()
         raise
-    _sync_directory(path.parent)
 
 
 def _check_compression(archive: ZipFile) -> None:
@@ -164,6 +190,8 @@ def _refuse_to_replace(path: Path, replace: bool, dropping: Collection[str]) -> 
     if not path.is_dir():
         raise FormatError(f"{path} is a file, and is not replaced by a folder; choose another name")
     dropped = {path / name for name in dropping}
+    if (path / _LOCAL).exists() and _LOCAL not in dropping:
+        raise FormatError(f"{path} is not replaced: {_LOCAL} holds what was added on this device; compact or remove it")
     strange = [file for file in path.rglob("*") if not file.is_dir() and file not in dropped and not _is_ours(file)]
     if strange:
         raise FormatError(f"{path} is not replaced: {strange[0]} is no file that pocketlens wrote; choose another name")
@@ -172,9 +200,28 @@ def _refuse_to_replace(path: Path, replace: bool, dropping: Collection[str]) -> 
 def _is_ours(file: Path) -> bool:
     if file.name in _MANIFESTS:
         return b'"format": "pocketlens-' in file.read_bytes()[:200]
+    unfinished = _UNFINISHED.fullmatch(file.name)
+    name = unfinished[1] if unfinished else file.name
     is_report = file.parent.name == _INVERSION and file.suffix in _REPORTS
     is_column = file.parent.name == _COLUMNS and file.suffix in _COLUMN_ENDS
-    return not file.is_symlink() and (file.name in _OURS or file.suffix in _GRAPHS or is_report or is_column)
+    return not file.is_symlink() and (name in _OURS or file.suffix in _GRAPHS or is_report or is_column)
+
+
+def _put(new: Path, path: Path, replace: bool) -> None:
+    """Put a folder in its place for good: what stood there goes when the new one cannot be lost any more."""
+    if not (replace and path.exists()):
+        _move(new, path)
+        with _undone(lambda: path.rename(new)):
+            _sync_directory(path.parent)
+        return
+    with try_hold(path, patience=PATIENCE) as held:  # so that nobody opens half of each
+        if held is False:
+            raise Busy(f"{path} is in use by another process; try again")
+        if swap.exchange(new, path):
+            with _undone(lambda: swap.exchange(new, path)):
+                _sync_directory(path.parent)
+        else:
+            _step_aside(new, path)
 
 
 def _move(new: Path, path: Path) -> None:
@@ -187,20 +234,23 @@ def _move(new: Path, path: Path) -> None:
         raise
 
 
-def _swap(new: Path, path: Path) -> None:
-    beside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.old."))
-    old = beside / path.name
-    try:
+def _step_aside(new: Path, path: Path) -> None:
+    with swap.temporary_beside(path, aside=True) as aside:
+        old = aside / path.name
         path.rename(old)
-        try:
+        with _undone(lambda: old.rename(path)):
             new.rename(path)
-        except BaseException:
-            old.rename(path)
-            raise
-        shutil.rmtree(old)
-    finally:
-        with suppress(OSError):  # not empty when the old folder could be neither put back nor removed
-            beside.rmdir()
+        with _undone(lambda: (path.rename(new), old.rename(path))):
+            _sync_directory(path.parent)
+
+
+@contextmanager
+def _undone(undo: Callable[[], object]) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        undo()
+        raise
 
 
 def _sync_tree(folder: Path) -> None:

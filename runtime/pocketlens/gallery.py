@@ -20,11 +20,12 @@ from pocketlens.attributes import RECORDED, Schema, check_schema, infer_schema
 from pocketlens.codes import LEAST_DEVIATION, greatest_error, make_rotation, to_codes
 from pocketlens.columns import Columns, encode_columns, file_names, open_columns, write_columns
 from pocketlens.errors import BadQuery, CorruptFile, FormatError
-from pocketlens.files import check_file, read_arrays, sha256_of
+from pocketlens.files import read_arrays, sha256_of
 from pocketlens.index import Index, IndexSpec, spec_for
 from pocketlens.items import Item, Items, write_items
 from pocketlens.manifest import read_manifest, write_manifest
 from pocketlens.model import FileRecord, Space
+from pocketlens.stamps import check_file_once
 from pocketlens.tune import tune_graph
 
 FORMAT = "pocketlens-gallery"
@@ -91,7 +92,7 @@ class Gallery:
 
     @classmethod
     def open(cls, path: Path, *, manifest_sha256: str | None = None, threads: int = 1) -> Gallery:
-        """Open a folder after checking every file's hash.
+        """Open a folder after checking every file's hash, once since the machine started.
 
         Args:
             path: the gallery folder.
@@ -104,7 +105,7 @@ class Gallery:
         """
         manifest = open_manifest(path, manifest_sha256=manifest_sha256)
         for name, record in manifest.files.items():
-            check_file(path / name, sha256=record.sha256, size_bytes=record.size_bytes)
+            check_file_once(path / name, sha256=record.sha256, size_bytes=record.size_bytes)
         rotation, mean, covariance = _read_statistics(path / _STATS, manifest.space.dim)
         originals = _map_originals(path / _ORIGINALS, manifest) if manifest.rescore else None
         index = Index.open(path / _CODES, rotation, originals, manifest.index, threads=threads)
@@ -198,7 +199,7 @@ def write_gallery(
     spec = tune_graph(index, vectors, probes) if index.spec.kind == "graph" else index.spec
     index.save(folder / _CODES)
     if originals is not None:
-        originals.tofile(folder / _ORIGINALS)
+        (folder / _ORIGINALS).write_bytes(originals.data)  # NumPy's tofile does not tell when the disk is full
         spec = replace(spec, code_error=greatest_error(originals, codes, rotation))
     write_items(folder / _ITEMS, items)
     write_columns(folder, encode_columns(schema, items, len(vectors)))

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pocketlens._native import ort
 from pocketlens._types import Float32s
 from pocketlens.errors import BadQuery, FormatError
+from pocketlens.forks import Process, keep_after_fork
 
 _MAX_THREADS = 4
 _Shape: TypeAlias = tuple[int | None, ...]
@@ -50,7 +51,9 @@ class Graph:
     ) -> None:
         self._path = path
         self._outputs = outputs
+        self._process = Process()
         self.session = _open_session(path, threads)
+        keep_after_fork(self, self.session)
         found = {value.name: tuple(value.shape) for value in self.session.get_inputs()}
         given = {value.name: tuple(value.shape) for value in self.session.get_outputs()}
         if set(found) != set(inputs) or not set(outputs) <= set(given):
@@ -64,6 +67,7 @@ class Graph:
 
     def run(self, feeds: Mapping[str, NDArray[Any]], outputs: Sequence[str]) -> list[Float32s]:
         """Return these outputs, float32 (n, ...) each, of n inputs; what is not asked for is not handed out."""
+        self._process.check(str(self._path))
         try:
             results: list[Float32s] = self.session.run(list(outputs), feeds)
         except Exception as error:  # onnxruntime's own exceptions share no public base

@@ -134,9 +134,12 @@ class Index:
         """Write the index to a path inside a folder that is not in use yet (USearch writes in place, without fsync).
 
         Raises:
-            OSError: fewer bytes arrived than the index has (USearch ignores a failing close).
+            OSError: it cannot be written, or fewer bytes arrived than the index has (USearch ignores a failing close).
         """
-        self._codes.save(str(path))
+        try:
+            self._codes.save(str(path))
+        except RuntimeError as error:
+            raise OSError(f"{path}: {error}") from error
         if path.stat().st_size != self._codes.serialized_length:
             raise OSError(f"{path}: wrote {path.stat().st_size} of {self._codes.serialized_length} bytes; disk full?")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from collections import Counter
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -14,17 +15,22 @@ from pocketlens import bundle, gallery, model
 from pocketlens._types import Float32s
 from pocketlens.attributes import canonical
 from pocketlens.codes import to_units
+from pocketlens.collection import read_local
 from pocketlens.columns import encode_columns
 from pocketlens.encoder import ImageEncoder, TextEncoder, TextGraph
 from pocketlens.errors import BadQuery, CorruptFile, FormatError
 from pocketlens.files import check_file, read_arrays
 from pocketlens.ingredients import open_concepts
 from pocketlens.items import Item
+from pocketlens.local import NAME as LOCAL
+from pocketlens.local import NOTHING
 from pocketlens.network import InversionNetwork
 
 
 def describe(path: Path) -> dict[str, Any]:
     """Return what a model, gallery or bundle folder says of itself, as plain JSON values, kind first.
+
+    Of a bundle that a device has changed, `local` tells how much it added, by encoder, and how many it removed.
 
     Raises:
         FormatError: the folder is none of the three, or its manifest is wrong.
@@ -37,7 +43,7 @@ def describe(path: Path) -> dict[str, Any]:
     manifest = bundle.read_bundle(path)
     parts = [name for name in ("gallery", "text", "image") if getattr(manifest, name) is not None]
     described: dict[str, Any] = {"kind": kind, **dataclasses.asdict(manifest)}
-    return {**described, **{part: describe(path / part) for part in parts}}
+    return {**described, **{part: describe(path / part) for part in parts}, **_describe_local(path)}
 
 
 def tower_manifest(path: Path, tower: bundle.Tower) -> model.ModelManifest | None:
@@ -107,10 +113,25 @@ def verify(path: Path) -> list[str]:
             opened = model.Model.open(path / tower, manifest_sha256=sha256)
             bundle.check_space(opened, manifest.space)
             lines += _verify_model(opened)
+    local = read_local(path)
+    if local != NOTHING:
+        added, removed = len(local.additions), len(local.removed)
+        lines.append(f"{path / LOCAL}: {added} additions and {removed} removals have their checksums")
     return lines
 
 
+def _describe_local(path: Path) -> dict[str, Any]:
+    local = read_local(path)
+    if local == NOTHING:
+        return {}
+    encoders = Counter(addition.encoder for addition in local.additions.values())
+    removed = len(local.removed)
+    return {"local": {"added": len(local.additions), "removed": removed, "encoders": dict(sorted(encoders.items()))}}
+
+
 def _verify_gallery(path: Path, sha256: str | None) -> list[str]:
+    for name, record in gallery.open_manifest(path, manifest_sha256=sha256).files.items():  # whatever a stamp says
+        check_file(path / name, sha256=record.sha256, size_bytes=record.size_bytes)
     opened = gallery.Gallery.open(path, manifest_sha256=sha256)
     with closing(opened):
         found = opened.items.read_all()

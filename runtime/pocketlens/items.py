@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from pocketlens.errors import BadQuery, FormatError
+from pocketlens.errors import BadQuery, FormatError, NotWritten
 
 _SCHEMA = """
 CREATE TABLE items (
@@ -137,7 +137,18 @@ class Items:
 
 
 def write_items(path: Path, items: Iterable[Item]) -> None:
-    """Write a new items.sqlite; the same items in the same order give the same bytes."""
+    """Write a new items.sqlite; the same items in the same order give the same bytes.
+
+    Raises:
+        NotWritten: the disk is full or failing.
+    """
+    try:
+        _write(path, items)
+    except sqlite3.OperationalError as error:
+        raise NotWritten(path, error) from error
+
+
+def _write(path: Path, items: Iterable[Item]) -> None:
     with closing(sqlite3.connect(path)) as connection:
         connection.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;" + _SCHEMA)
         with connection:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from pocketlens._types import Float32s
-from pocketlens.additions import Added, Content, Tower, add_pictures, name_pictures, remove_items
+from pocketlens.additions import Added, Content, Tower, add_pictures, remove_items
 from pocketlens.bundle import check_space
 from pocketlens.codes import read_vector
 from pocketlens.collection import Collection
@@ -28,6 +28,7 @@ from pocketlens.graph import check_threads
 from pocketlens.hits import Hit, Hits
 from pocketlens.ingredients import Ingredients
 from pocketlens.items import Item
+from pocketlens.listing import name_pictures
 from pocketlens.model import Model
 from pocketlens.parts import GivenPart, Part, read_parts, shorthand
 from pocketlens.picture import Picture
@@ -38,8 +39,8 @@ from pocketlens.selection import Selected, Selection
 class Lens:
     """An opened bundle. Towers are opened when first needed: a text query loads only the text tower.
 
-    One lens may be used from several threads. Use it as a context manager, or `close` it.
-
+    One lens may be used from several threads. Use it as a context manager, or `close` it. A process that forks keeps
+    it; the fork gets `Forked` and opens the bundle itself.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Lens:
     @property
     def gallery(self) -> Gallery:
         """The shipped gallery, without what the device added."""
+        self._collection.process.check("this lens")
         return self._collection.gallery
 
     @property
@@ -198,14 +200,14 @@ class Lens:
 
         Args:
             pictures: paths of picture files, or the bytes or the path of each by the id it gets.
-            root: the folder that the ids of paths start from; by default the current one.
+            root: the folder that the ids of paths start from; without it, an id is the file's name.
             attributes: of items, by id, as the gallery's `attributes` has them. A picture without any keeps those that
                 an item of its id has; its size, its folder and the time it was taken are recorded as well.
             image_model: whose image tower encodes the pictures; by default the bundle's.
             on_progress: called with (pictures done, pictures in all).
 
         Raises:
-            BadQuery: an id is no text of 1 to 1,024 characters, a picture is not below `root` or given twice, or
+            BadQuery: an id is no text of 1 to 1,024 characters, a picture is not below `root`, two get the same id,
                 attributes are given for another one, or one is not in the gallery's schema or of another type.
             MissingPart: there is no image tower.
             EncoderMismatch: `image_model` is not of the gallery's space.
@@ -239,9 +241,11 @@ class Lens:
         Raises:
             MissingPart: the bundle has no text tower, or no tokenizer for it.
         """
+        self._check_open()
         with self._lock:
             self._check_open()
             if self._text_encoder is None:
+                self._collection.check_place()
                 self._text_encoder = TextEncoder(self._model("text"), threads=self._threads)
             return self._text_encoder
 
@@ -251,9 +255,11 @@ class Lens:
         Raises:
             MissingPart: the bundle has no image tower.
         """
+        self._check_open()
         with self._lock:
             self._check_open()
             if self._image_encoder is None:
+                self._collection.check_place()
                 self._image_encoder = ImageEncoder(self._model("image"), threads=self._threads, limits=self._limits)
             return self._image_encoder
 
@@ -265,7 +271,9 @@ class Lens:
         return tower == "image" or model.manifest.can_read
 
     def close(self) -> None:
-        """Release the gallery and the encoders; later queries raise `BadQuery`."""
+        """Release the gallery and the encoders; later queries raise `BadQuery`. In a fork it does nothing."""
+        if not self._collection.process.is_here:
+            return
         with self._lock:
             self._closed = True
             self._text_encoder = self._image_encoder = self._kit = None
@@ -352,6 +360,8 @@ class Lens:
 
     def _tower(self, model: Model | None) -> Tower:
         if model is None:
+            if self._models["image"] is None:
+                raise MissingPart("this bundle has no image tower to add pictures with; give a model of its space")
             return Tower.of(self._model("image"), self.image_encoder(), self._limits)
         check_space(model, self.gallery.manifest.space)
         return Tower.of(model, ImageEncoder(model, threads=self._threads, limits=self._limits), self._limits)
@@ -366,6 +376,7 @@ class Lens:
             return self._kit[1]
 
     def _check_open(self) -> None:
+        self._collection.process.check("this lens")
         if self._closed:
             raise BadQuery("this lens is closed")
 

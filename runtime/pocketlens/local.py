@@ -23,6 +23,7 @@ from pocketlens._types import Float16s
 from pocketlens.connection import connect, typed_errors
 from pocketlens.errors import CorruptFile, FormatError
 from pocketlens.files import write_file
+from pocketlens.forks import keep_after_fork
 from pocketlens.items import Item
 
 NAME = "local.sqlite"
@@ -107,6 +108,7 @@ class Store:
         self._known: dict[tuple[str, bytes], Addition] = {}  # by id and checksum
         with typed_errors(self.path):
             self._connection = connect(self.path, patience=patience)
+        keep_after_fork(self, self._connection)
         try:
             with typed_errors(self.path):
                 self._check()
@@ -259,7 +261,9 @@ class Store:
 
 
 def create_store(folder: Path, base: Base) -> None:
-    """Write an empty local.sqlite into a bundle. The caller holds the bundle's lock alone."""
+    """Write an empty local.sqlite into a bundle that has none. The caller holds the bundle's lock alone."""
+    for stale in (*map(folder.joinpath, FILES[1:]), *folder.glob(f".{NAME}.*")):  # of one that was lost, or half made
+        stale.unlink(missing_ok=True)
     seal = _sum("base", base.gallery, base.space, base.dim)
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
         for statement in _TABLES.values():

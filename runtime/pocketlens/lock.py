@@ -40,6 +40,30 @@ def hold(folder: Path, *, alone: bool = False, patience: float = PATIENCE) -> It
             os.close(handle)  # ends the lock
 
 
+@contextmanager
+def try_hold(folder: Path, *, patience: float = 0.0) -> Iterator[bool | None]:
+    """Hold the lock of a folder alone, if nobody else holds it; yield whether, None where there are no locks.
+
+    Raises:
+        OSError: the folder cannot be opened.
+    """
+    if os.name == "nt":
+        yield None
+        return
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        try:
+            _wait(handle, folder, True, time.monotonic() + patience)
+            held: bool | None = True
+        except Busy:
+            held = False
+        except FormatError:
+            held = None
+        yield held
+    finally:
+        os.close(handle)
+
+
 def _locked(folder: Path, alone: bool, deadline: float) -> int | None:
     if os.name == "nt":
         return None

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pocketlens.errors import CorruptFile, FormatError
-from pocketlens.files import check_file, sha256_of
+from pocketlens.files import sha256_of
 from pocketlens.manifest import read_manifest
 from pocketlens.spec import GOLDEN as GOLDEN
 from pocketlens.spec import MAX_PSEUDO_TOKENS as MAX_PSEUDO_TOKENS
@@ -24,6 +24,7 @@ from pocketlens.spec import Space as Space
 from pocketlens.spec import TextSpec as TextSpec
 from pocketlens.spec import Vocabulary as Vocabulary
 from pocketlens.spec import check_manifest
+from pocketlens.stamps import check_file_once
 
 FORMAT = "pocketlens-model"
 VERSION = 1
@@ -66,11 +67,11 @@ class Model:
         return cls(path, manifest)
 
     def file(self, name: str) -> Path:
-        """Return the path of a file listed in the manifest, after its size and sha256 have been checked once."""
+        """Return the path of a file listed in the manifest, after its size and sha256 have been checked."""
         path = self.path / name
         if name not in self._checked:
             record = self.manifest.files[name]
-            check_file(path, sha256=record.sha256, size_bytes=record.size_bytes)
+            check_file_once(path, sha256=record.sha256, size_bytes=record.size_bytes)
             self._checked.add(name)
         return path
 

@@ -5,13 +5,11 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import click
 import numpy as np
@@ -22,35 +20,8 @@ import pocketlens
 from pocketlens import cli
 from pocketlens.compose import METHODS
 from pocketlens.index import MAX_K
+from tests.command import Result, Run
 from tests.folders import add_inversion, edit_json, flip, sign, sign_bundle
-
-
-class Result(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Result]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
-    """Call the command in this process, as the installed script does."""
-
-    def run(*arguments: object) -> Result:
-        monkeypatch.setattr(sys, "argv", ["pocketlens", *map(str, arguments)])
-        code: Any = 0
-        before = signal.getsignal(signal.SIGTERM)
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = stop.code
-        finally:
-            signal.signal(signal.SIGTERM, before)
-        return Result(code, *capfd.readouterr())
-
-    return run
 
 
 @pytest.fixture

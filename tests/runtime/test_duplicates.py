@@ -9,6 +9,7 @@ import pytest
 
 from pocketlens import BadQuery, cli, duplicates, duplicates_cli
 from pocketlens._types import Float32s
+from pocketlens.contents import Contents
 from pocketlens.duplicates import NEAR, Group, distinct, find_duplicates, find_exact
 from pocketlens.gallery import Gallery
 from pocketlens.items import Item
@@ -56,7 +57,7 @@ def test_groups_equal_those_found_one_by_one(
     stored = gallery.index.vectors()
     near = 0.9
     assert np.abs(stored @ stored.T - near).min() > 1e-6  # else rounding decides
-    found = find_duplicates(gallery, near=near)
+    found = find_duplicates(Contents(gallery), near=near)
     assert _ids(found) == _by_hand(stored, items, near)
     assert any(group.copies for group in found)
     for group in found:
@@ -75,7 +76,7 @@ def test_exact_copies_share_a_row_or_a_hash(tmp_path: Path) -> None:
     ]  # fmt: skip
     expected = {"a": {"b"}, "d": {"c"}}
     assert _ids(find_exact(items)) == expected
-    found = find_duplicates(gallery_of(tmp_path, vectors, items))
+    found = find_duplicates(Contents(gallery_of(tmp_path, vectors, items)))
     assert _ids(found) == expected
     assert all(copy.exact and copy.cosine == 1 for group in found for copy in group.copies)
 
@@ -84,7 +85,7 @@ def test_the_largest_is_kept_and_chains_do_not_add_up(tmp_path: Path) -> None:
     angles = np.radians([0, 12, 24, 36])  # cos 12° is 0.978, cos 24° is 0.914
     vectors = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
     items = [item_of(i, width=width) for i, width in enumerate((10, 20, 10, 10))]
-    assert _ids(find_duplicates(gallery_of(tmp_path, vectors, items))) == {"1": {"0", "2"}}
+    assert _ids(find_duplicates(Contents(gallery_of(tmp_path, vectors, items)))) == {"1": {"0", "2"}}
 
 
 def test_progress_rises_to_its_total(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,7 +93,7 @@ def test_progress_rises_to_its_total(tmp_path: Path, monkeypatch: pytest.MonkeyP
     told: list[tuple[int, int]] = []
     vectors = _clusters(np.random.default_rng(0), 30)
     gallery = gallery_of(tmp_path, vectors, [item_of(i) for i in range(30)])
-    find_duplicates(gallery, on_progress=lambda done, total: told.append((done, total)))
+    find_duplicates(Contents(gallery), on_progress=lambda done, total: told.append((done, total)))
     assert len(told) == 5
     assert told == sorted(told)
     assert told[-1] == (30 * 31 // 2, 30 * 31 // 2)
@@ -102,7 +103,7 @@ def test_progress_rises_to_its_total(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_a_nearness_out_of_range_is_a_bad_query(near: Any, tmp_path: Path) -> None:
     gallery: Gallery = gallery_of(tmp_path, np.eye(2, dtype=np.float32), [item_of(0), item_of(1)])
     with pytest.raises(BadQuery, match=r"near is .*, expected a cosine above 0 and at most 1"):
-        find_duplicates(gallery, near=near)
+        find_duplicates(Contents(gallery), near=near)
 
 
 def test_distinct_keeps_the_first_of_each_set() -> None:

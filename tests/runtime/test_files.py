@@ -13,7 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pocketlens.errors import CorruptFile, FormatError
+from pocketlens import files, swap
+from pocketlens.errors import CorruptFile, FormatError, NotWritten
 from pocketlens.files import check_file, new_folder, read_arrays, sha256_of, write_file
 
 
@@ -68,7 +69,7 @@ def test_a_failing_write_leaves_the_old_file_and_nothing_else(
 ) -> None:
     write_file(tmp_path / "a", b"old")
     monkeypatch.setattr(os, step, fail)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(NotWritten, match="a cannot be written: No space left"):
         write_file(tmp_path / "a", b"new")
     assert names(tmp_path) == ["a"]
     assert (tmp_path / "a").read_bytes() == b"old"
@@ -76,7 +77,7 @@ def test_a_failing_write_leaves_the_old_file_and_nothing_else(
 
 def test_a_folder_is_not_overwritten_by_a_file(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
-    with pytest.raises(OSError):
+    with pytest.raises(NotWritten, match="Is a directory"):
         write_file(tmp_path / "a", b"new")
     assert names(tmp_path) == ["a"]
 
@@ -103,7 +104,10 @@ def test_an_exception_leaves_nothing(tmp_path: Path, error: type[BaseException])
 
 
 def test_a_failing_sync_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(OSError, match="No space left"), new_folder(tmp_path / "out") as folder:
+    with (
+        pytest.raises(NotWritten, match="out cannot be written: No space left"),
+        new_folder(tmp_path / "out") as folder,
+    ):
         (folder / "a").write_bytes(b"1")
         monkeypatch.setattr(os, "fsync", fail)
     assert names(tmp_path) == []
@@ -131,22 +135,75 @@ def test_replacing_swaps_the_whole_folder(tmp_path: Path) -> None:
     assert names(tmp_path) == ["out"]
 
 
-def test_a_failing_replacement_leaves_the_old_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("steps", [1, 2], ids=["exchange", "step aside"])
+@pytest.mark.parametrize("failing", ["move", "sync"])
+def test_a_failing_replacement_leaves_the_old_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int, failing: str
+) -> None:
     out = tmp_path / "out"
     with new_folder(out) as folder:
         (folder / "bundle.json").write_bytes(OLD)
-    rename = os.rename
+    if steps == 2:
+        monkeypatch.setattr(swap, "exchange", lambda new, path: False)
+    rename, exchange, sync = os.rename, swap.exchange, files._sync_directory
 
     def fail_on_the_new_folder(source: Path, target: Path) -> None:
         if target == out and Path(source).parent == tmp_path:
             fail()
         rename(source, target)
 
-    with pytest.raises(OSError, match="No space left"), new_folder(out, replace=True) as folder:
+    def fail_once(folder: Path) -> None:
+        monkeypatch.setattr(files, "_sync_directory", sync)
+        assert (out / "bundle.json").read_bytes() == NEW
+        fail()
+
+    with pytest.raises(NotWritten, match="No space left"), new_folder(out, replace=True) as folder:
         (folder / "bundle.json").write_bytes(NEW)
-        monkeypatch.setattr(os, "rename", fail_on_the_new_folder)
+        if failing == "sync":
+            monkeypatch.setattr(files, "_sync_tree", lambda folder: None)
+            monkeypatch.setattr(files, "_sync_directory", fail_once)
+        elif steps == 1:
+            monkeypatch.setattr(swap, "exchange", fail)
+        else:
+            monkeypatch.setattr(os, "rename", fail_on_the_new_folder)
+    monkeypatch.setattr(swap, "exchange", exchange)
     assert names(tmp_path) == ["out"]
     assert (out / "bundle.json").read_bytes() == OLD
+
+
+def test_what_is_replaced_goes_when_the_new_one_cannot_be_lost_any_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, sync, beside = tmp_path / "out", files._sync_directory, list[list[bytes]]()
+    with new_folder(out) as folder:
+        (folder / "bundle.json").write_bytes(OLD)
+
+    def look(folder: Path) -> None:
+        if folder == tmp_path:
+            beside.append([path.read_bytes() for path in sorted(tmp_path.rglob("bundle.json"))])
+        sync(folder)
+
+    monkeypatch.setattr(files, "_sync_directory", look)
+    with new_folder(out, replace=True) as folder:
+        (folder / "bundle.json").write_bytes(NEW)
+    assert beside == [[OLD, NEW]]
+    assert names(tmp_path) == ["out"]
+
+
+def test_an_os_error_in_the_block_is_typed_and_any_other_goes_through(tmp_path: Path) -> None:
+    with pytest.raises(NotWritten, match="out cannot be written: No such file"), new_folder(tmp_path / "out") as folder:
+        (folder / "missing" / "a").write_bytes(b"")
+    with pytest.raises(ZeroDivisionError), new_folder(tmp_path / "out"):
+        raise ZeroDivisionError
+
+
+def test_a_file_that_a_killed_process_was_writing_is_replaced_too(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / ".model.json.ab12_xyz").write_bytes(b'{"format": "pock')
+    with new_folder(out, replace=True) as folder:
+        (folder / "bundle.json").write_bytes(NEW)
+    assert names(out) == ["bundle.json"]
 
 
 @pytest.mark.parametrize(
@@ -167,6 +224,17 @@ def test_only_folders_of_pocketlens_are_replaced(tmp_path: Path, file: str, cont
     with pytest.raises(FormatError, match=f"{file} is no file that pocketlens wrote"), new_folder(out, replace=True):
         pytest.fail("the block ran")
     assert (out / file).read_bytes() == content
+
+
+def test_what_a_device_added_is_not_replaced_unless_it_goes_with_the_rest(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "local.sqlite").write_bytes(b"precious")
+    with pytest.raises(FormatError, match="holds what was added on this device"), new_folder(out, replace=True):
+        pytest.fail("the block ran")
+    with new_folder(out, replace=True, dropping=["local.sqlite"]) as folder:
+        (folder / "bundle.json").write_bytes(NEW)
+    assert names(out) == ["bundle.json"]
 
 
 def test_a_folder_with_names_networks_and_their_reports_is_replaced(tmp_path: Path) -> None:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +12,10 @@ import click
 
 from pocketlens.cli import printable
 from pocketlens.errors import FormatError
+from pocketlens.progress import show_progress
 
 if TYPE_CHECKING:
-    from pocketlens_export.gallery.scan import Skipped
+    from pocketlens.listing import Skipped
 
 _SHOWN = 5
 _FOLDER = click.Path(path_type=Path)
@@ -72,7 +71,7 @@ def index(
     types, attributes = _read_table(table, pictures) if table else ({}, {})
     gallery_model = Model.open(find_model(model))
     query = Model.open(find_model(query_model)) if query_model else gallery_model
-    with _progress("indexing") as on_progress:
+    with show_progress("indexing", counted=True) as on_progress:
         counts, skipped = build_bundle(
             pictures,
             out,
@@ -134,21 +133,6 @@ def _read_table(table: Path, pictures: Path) -> tuple[Mapping[str, str], Mapping
 def _check_free(out: Path, replace: bool) -> None:
     if out.exists() and not replace:
         raise FormatError(f"{out} exists already; give --replace or choose another name")
-
-
-@contextmanager
-def _progress(label: str) -> Iterator[Callable[[int, int], None]]:
-    """Yield a callback that draws a bar with an ETA on stderr; silent where stderr is no terminal."""
-    if not sys.stderr.isatty():  # click would still print the label
-        yield lambda done, total: None
-        return
-    with click.progressbar(length=1, label=label, file=sys.stderr, show_pos=True, update_min_steps=1) as bar:
-
-        def show(done: int, total: int) -> None:
-            bar.length = total
-            bar.update(done - bar.pos)
-
-        yield show
 
 
 def _warn(skipped: Sequence[Skipped]) -> None:
