@@ -57,20 +57,25 @@ def test_the_wheel_holds_the_four_packages_whole_and_nothing_else(names: set[str
     assert {f"{package}/py.typed" for package in PACKAGES} <= names
 
 
-def test_the_wheel_holds_the_model_that_ships(names: set[str]) -> None:
+def test_the_wheel_holds_the_models_that_ship(names: set[str]) -> None:
     shipped = {name.removeprefix("pocketlens/models/") for name in names if name.startswith("pocketlens/models/")}
-    files = tracked(ROOT / "models" / "lens-base" / "model")
-    assert shipped == {"lens-base/README.md", *(f"lens-base/{name}" for name in files)}  # the card travels with it
+    models = ("lens-base", "lens-tiny")
+    files = {f"{model}/{name}" for model in models for name in tracked(ROOT / "models" / model / "model")}
+    assert shipped == {*(f"{model}/README.md" for model in models), *files}  # the cards travel with them
     assert {f"lens-base/{name}" for name in ("model.json", "text.onnx", "image.onnx", "tokenizer.json")} <= shipped
+    assert {name for name in files if name.startswith("lens-tiny/") and name.endswith(".onnx")} == {
+        "lens-tiny/image.onnx"
+    }
 
 
 def test_the_wheel_is_at_most_60_mb(wheel: Path) -> None:
     assert wheel.stat().st_size <= 60_000_000
 
 
-def test_the_model_that_ships_is_at_most_32_mb(wheel: Path) -> None:
+def test_the_models_that_ship_are_at_most_32_and_4_mb(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         sizes = {info.filename: info.file_size for info in archive.infolist() if info.filename.endswith(".onnx")}
+    assert sizes.pop("pocketlens/models/lens-tiny/image.onnx") <= 4_000_000
     networks = {name: size for name, size in sizes.items() if "/inversion/" in name}
     towers = {name: size for name, size in sizes.items() if name not in networks}
     assert len(towers) == 2

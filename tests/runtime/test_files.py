@@ -240,7 +240,7 @@ def test_what_a_device_added_is_not_replaced_unless_it_goes_with_the_rest(tmp_pa
 def test_a_folder_with_names_networks_and_their_reports_is_replaced(tmp_path: Path) -> None:
     out = tmp_path / "out"
     (out / "inversion").mkdir(parents=True)
-    for name in ("concepts.npz", "inversion/lincir.onnx", "inversion/lincir.md", "inversion/lincir.svg"):
+    for name in ("concepts.npz", "distill.md", "distill.svg", "inversion/lincir.onnx", "inversion/lincir.md"):
         (out / name).write_bytes(OLD)
     with new_folder(out, replace=True) as folder:
         (folder / "bundle.json").write_bytes(NEW)
