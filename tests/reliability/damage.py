@@ -58,7 +58,7 @@ def places(bundle: Path, every: int) -> list[tuple[str, int]]:
     found = []
     for name in files_below(bundle):
         size = (bundle / name).stat().st_size
-        found += [(name, at) for at in sorted({0, size - 1, *range(0, size, every)})]
+        found += [(name, at) for at in sorted({0, size - 1, *range(0, size, every)} if size else ())]
     return found
 
 
@@ -89,6 +89,7 @@ def cuts(bundle: Path) -> tuple[int, list[str]]:
             zeros = bytes(len(content[start : start + PAGE]))
             if content[start : start + PAGE] != zeros:
                 spoilt.append(content[:start] + zeros + content[start + PAGE :])
+        spoilt = [changed for changed in spoilt if changed != content]  # a file without bytes cannot be cut
         for changed in spoilt:
             (bundle / name).write_bytes(changed)
             told = noticed(bundle)

@@ -34,7 +34,7 @@ def test_an_added_picture_has_the_towers_vector_and_is_described(lens: Lens) -> 
     assert (addition.encoder, addition.item.uri, addition.item.width, addition.item.height) == ("colours", "new", 8, 8)
     assert addition.graph_sha256 == lens._model("image").manifest.files["image.onnx"].sha256
     hit = lens.search_vector(vector(colour), k=1)[0]
-    assert (hit.id, hit.width, hit.attributes) == ("new", 8, {})
+    assert (hit.id, hit.width, hit.attributes) == ("new", 8, {"size_bytes": len(picture(colour))})
     assert abs(hit.cosine - 1) < 1e-3
 
 
@@ -78,11 +78,12 @@ def test_removing_is_all_or_nothing(lens: Lens) -> None:
 
 
 def test_attributes_are_kept_until_others_are_given(lens: Lens) -> None:
-    lens.add({"new": picture((1, 2, 3))}, attributes={"new": {"year": 2020}})
+    lens.add({"new": picture((1, 2, 3))}, attributes={"new": {"taken": "2020"}})
     assert lens.add({"new": picture((1, 2, 3))}).unchanged == ["new"]
     assert lens.add({"new": picture((9, 9, 9))}).replaced == ["new"]
-    assert {hit.id: hit.attributes for hit in lens.search(text="red")}["new"] == {"year": 2020}
-    assert lens.add({"new": picture((9, 9, 9))}, attributes={"new": {"year": 2021}}).replaced == ["new"]
+    kept = {hit.id: hit.attributes for hit in lens.search(text="red")}["new"]
+    assert kept == {"size_bytes": len(picture((9, 9, 9))), "taken": "2020-01-01T00:00:00"}
+    assert lens.add({"new": picture((9, 9, 9))}, attributes={"new": {"taken": "2021"}}).replaced == ["new"]
     with pytest.raises(BadQuery, match="attributes are given for 'other', which is not among the pictures"):
         lens.add({"new": picture((9, 9, 9))}, attributes={"other": {}})
 
