@@ -11,6 +11,7 @@ KEY := $(shell { cat constraints.txt; $(ASKED); $(PYTHON) -VV; uname -sm; } | ck
 DEPS := $(CACHE)/env-$(KEY)
 READY := .venv/ready-$(KEY)
 BIN := .venv/bin
+PEERS := build/peers
 
 define PRINT_REQUIREMENTS
 import tomllib
@@ -20,7 +21,7 @@ print("\n".join(data["project"]["dependencies"] + extras + data["dependency-grou
 endef
 export PRINT_REQUIREMENTS
 
-.PHONY: setup demo test soak check bench lens-base lens-base-composed lens-tiny emojicir clean
+.PHONY: setup demo test soak check bench bench-index lens-base lens-base-composed lens-tiny emojicir clean
 .DEFAULT_GOAL := test
 
 setup: $(READY)
@@ -41,8 +42,12 @@ check: $(READY)
 	$(BIN)/python -m mypy
 	$(BIN)/python -m pocketlens_bench.tables --check
 
-bench: $(READY)
-	$(BIN)/python -m pocketlens_bench
+bench: $(READY) $(PEERS)/ready
+	PYTHONPATH=$(PEERS) $(BIN)/python -m pocketlens_bench
+
+# The index alone, beside faiss and hnswlib.
+bench-index: $(READY) $(PEERS)/ready
+	PYTHONPATH=$(PEERS) $(BIN)/python -m pocketlens_bench index index_million partitions
 
 # Builds the model that ships from packages alone: train, export, make small, verify. Under an hour on two cores.
 WORK ?= build/lens-base
@@ -127,6 +132,11 @@ $(READY): $(DEPS)/ready pyproject.toml
 	$(DEPS)/bin/python -c "import site; print(site.getsitepackages()[0])" \
 	  > $$(.venv/bin/python -c "import site; print(site.getsitepackages()[0])")/dependencies.pth
 	$(DEPS)/bin/python -m pip --python .venv/bin/python install --quiet --no-deps --no-build-isolation -e .
+	touch $@
+
+# What the index is measured beside; nothing else needs it.
+$(PEERS)/ready: benchmarks/index_peers/requirements.txt $(DEPS)/ready
+	$(DEPS)/bin/python -m pip install --quiet --upgrade --no-deps --target $(PEERS) -r $<
 	touch $@
 
 .venv-runtime/ready: constraints.txt pyproject.toml

@@ -11,8 +11,8 @@ import click
 
 from pocketlens.errors import PocketlensError
 
-SCRIPTS = ("imports", "codes", "draft", "latency", "quantization", "cold_start", "opening", "crossover", "filters",
-           "fusion", "composed", "near_duplicates", "calibration")  # fmt: skip
+SCRIPTS = ("imports", "codes", "draft", "latency", "quantization", "cold_start", "opening", "partitions", "filters",
+           "fusion", "composed", "near_duplicates", "calibration", "index", "index_million")  # fmt: skip
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
 

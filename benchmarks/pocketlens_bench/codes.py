@@ -55,7 +55,7 @@ def make_searches(vectors: Float32s) -> dict[str, Search]:
     """Return by name a function from float32 (n, dim) queries to the rows of their ten nearest, int64 (n, 10)."""
     dim = vectors.shape[1]
     rotation, identity = make_rotation(dim), np.eye(dim, dtype=np.float32)
-    spec = IndexSpec("exhaustive", len(vectors), connectivity=2, expansion_add=1, expansion_search=0, recall=1.0)
+    spec = IndexSpec("exhaustive", len(vectors), partitions=1, probes=1, recall=1.0)
     codes = to_codes(vectors, rotation)
     plain = Index.build(codes, rotation, None, spec)
     rescored = Index.build(codes, rotation, vectors.astype(np.float16), spec)

@@ -1,7 +1,7 @@
 """Whether a fused search over candidates finds what one over every row finds, and at what share of its time.
 
-Each method that fuses scores, with and without what is not wanted, on CLIP-shaped pictures and texts. Below the graph's
-crossover candidates come from a scan of the codes, from there on from the graph.
+Each method that fuses scores, with and without what is not wanted, on CLIP-shaped pictures and texts. Below the
+crossover candidates come from a scan of the codes, from there on from the nearest partitions.
 """
 
 from __future__ import annotations

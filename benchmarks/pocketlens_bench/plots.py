@@ -17,7 +17,14 @@ def write_plots(results: dict[str, dict[str, Any]], docs: Path) -> None:
     matplotlib.use("Agg")
     matplotlib.rcParams.update({"svg.hashsalt": "pocketlens", "font.size": 9, "figure.dpi": 100})
     (docs / "plots").mkdir(parents=True, exist_ok=True)
-    for name, draw in (("quantization", _quantization), ("codes", _codes), ("crossover", _crossover)):
+    for name, draw in (
+        ("quantization", _quantization),
+        ("codes", _codes),
+        ("crossover", _crossover),
+        ("partitions", _partitions),
+        ("index", _index),
+        ("index_million", _index),
+    ):
         if name in results:
             from matplotlib.figure import Figure
 
@@ -76,6 +83,34 @@ def _crossover(axes: Any, tables: dict[str, Any]) -> None:
     axes.set(xscale="log", yscale="log", xlabel=f"rows (filled: recall@10 of at least {TARGET_RECALL})")
     axes.set_ylabel("time of one query over the scan's")
     axes.legend(fontsize=8)
+
+
+def _partitions(axes: Any, tables: dict[str, Any]) -> None:
+    """Draw ratios, which a shared machine leaves alone, against recall, a line a size."""
+    rows = tables["All probes"]
+    for size in dict.fromkeys(row["rows"] for row in rows):
+        found = [row for row in rows if row["rows"] == size and row["search"] != "scan"]
+        axes.plot(
+            [row["recall@10"] for row in found], [row["time over scan"] for row in found], "o-", markersize=3,
+            linewidth=1.2, label=f"{size:,} rows",
+        )  # fmt: skip
+    axes.axvline(TARGET_RECALL, color="grey", linewidth=0.6, linestyle=":")
+    axes.set(yscale="log", xlabel="recall@10", ylabel="time of one query over the scan's")
+    axes.legend(fontsize=8)
+
+
+def _index(axes: Any, tables: dict[str, Any]) -> None:
+    """Draw every index by what it finds and how long it takes: down and to the right is better."""
+    rows = tables["Recall and time"]
+    for name in dict.fromkeys(row["index"] for row in rows):
+        found = [row for row in rows if row["index"] == name]
+        ours = name.startswith("pocketlens")
+        axes.plot(
+            [row["recall@10"] for row in found], [row["p50 ms"] for row in found],
+            "o-" if len(found) > 1 else "D", markersize=4 if ours else 3, linewidth=2 if ours else 1, label=name,
+        )  # fmt: skip
+    axes.set(yscale="log", xlabel="recall@10 of text-like queries", ylabel="ms a query, one thread")
+    axes.legend(fontsize=7)
 
 
 def _calibration(figure: Any, rows: list[dict[str, Any]]) -> None:

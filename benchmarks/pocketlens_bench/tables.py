@@ -23,8 +23,9 @@ from pocketlens_bench.measure import RESULTS, ROOT, Row, read_report
 from pocketlens_bench.plots import write_plots
 
 Results = dict[str, dict[str, Any]]
-ORDER = ("cold_start", "opening", "latency", "quantization", "codes", "crossover", "filters", "fusion",
-         "composed", "calibration", "near_duplicates", "draft", "imports")  # fmt: skip
+ORDER = ("cold_start", "opening", "latency", "quantization", "codes", "index", "index_million", "partitions",
+         "crossover", "filters", "fusion", "composed", "calibration", "near_duplicates", "draft",
+         "imports")  # fmt: skip
 _MEASUREMENTS = Path("docs") / "measurements.md"
 _TITLES = {
     "cold_start": "Cold start",
@@ -32,6 +33,9 @@ _TITLES = {
     "latency": "Encoder latency",
     "quantization": "Quantization",
     "codes": "Codes",
+    "index": "Index, 100,000 rows",
+    "index_million": "Index, 1,000,000 rows",
+    "partitions": "Scan or partitions",
     "crossover": "Scan or graph",
     "filters": "Filters",
     "fusion": "Fused search over candidates",
@@ -41,7 +45,10 @@ _TITLES = {
     "draft": "Reduced JPEG decoding",
     "imports": "Imports and sizes",
 }
-_PLOTS = {name: f"plots/{name}.svg" for name in ("quantization", "codes", "crossover", "calibration")}
+_PLOTS = {
+    name: f"plots/{name}.svg"
+    for name in ("quantization", "codes", "index", "index_million", "partitions", "crossover", "calibration")
+}
 
 
 @click.command()
@@ -122,6 +129,8 @@ def readme_table(results: Results) -> str:
         "latency": _latency_rows,
         "quantization": _quantization_rows,
         "codes": _codes_rows,
+        "index": _index_rows,
+        "index_million": _million_rows,
     }
     rows = [row for name, make in makers.items() if name in results for row in make(results[name])]
     if not rows:
@@ -250,8 +259,32 @@ def _codes_rows(result: dict[str, Any]) -> list[Row]:
     return rows
 
 
+def _index_rows(result: dict[str, Any]) -> list[Row]:
+    table, settings = result["tables"]["Recall and time"], result["settings"]
+    ours, flat = (next(row for row in table if row["index"] == name) for name in ("pocketlens", "faiss flat SQ8"))
+    times = (f"{ours['p50 ms']:.1f} ms", f"{flat['p50 ms']:.1f} ms", ours["time over faiss flat SQ8"])
+    found = f"recall@10 {ours['recall@10']:.3f}; faiss {flat['recall@10']:.3f}"
+    return [_readme_row(f"search of {settings['rows']:,} x {settings['dim']} beside faiss flat SQ8", *times, found)]
+
+
+def _million_rows(result: dict[str, Any]) -> list[Row]:
+    least = {row["index"]: row for row in next(iter(result["tables"].values()))}
+    ours, peer, settings = least.get("pocketlens"), least.get("faiss IVF-SQ8"), result["settings"]
+    if ours is None or peer is None:
+        return []
+    times = (f"{ours['p50 ms']:.1f} ms", f"{peer['p50 ms']:.1f} ms", ours["time over faiss IVF-SQ8"])
+    found = f"recall@10 {ours['recall@10']:.3f}; faiss {peer['recall@10']:.3f}"
+    return [_readme_row(f"search of {settings['rows']:,} x {settings['dim']} beside faiss IVF-SQ8", *times, found)]
+
+
 def _readme_row(what: str, ours: str, other: str, ratio: float | None, quality: str) -> Row:
-    return {"what": what, "pocketlens": ours, "torch or float32": other, "ratio": ratio, "in the same run": quality}
+    return {
+        "what": what,
+        "pocketlens": ours,
+        "torch, float32 or faiss": other,
+        "ratio": ratio,
+        "in the same run": quality,
+    }
 
 
 def _read(path: Path) -> str:

@@ -8,6 +8,6 @@ from __future__ import annotations
 
 import onnxruntime as ort  # isort: skip
 import usearch.index as usearch  # isort: skip
-import numkong as kernels  # isort: skip
+import numkong  # isort: skip
 
-__all__ = ["kernels", "ort", "usearch"]
+__all__ = ["numkong", "ort", "usearch"]

@@ -41,7 +41,8 @@ def compact(collection: Collection, *, on_progress: Callable[[int, int], None] =
     """Make a new gallery of what the bundle contains, with new statistics, and put it in the place of the old one.
 
     A crash at any moment leaves the old bundle with its additions, or the new one. Without additions or removals
-    nothing is done. It takes memory for all vectors as float32, and room on the disk for a second bundle.
+    nothing is done. It takes memory for all vectors as float32, twice as much for a gallery with partitions, and room
+    on the disk for a second bundle.
 
     Args:
         collection: the opened bundle; it follows to the new one.
@@ -110,11 +111,19 @@ def _write_gallery(folder: Path, old: Gallery, vectors: Float32s, items: list[It
 
 
 def _compare(folder: Path, vectors: Float32s, items: list[Item]) -> None:
-    """Raise unless what was written can be read: what it was made of is gone after the switch."""
+    """Raise unless what was written can be read: what it was made of is gone after the switch.
+
+    Rows may have another order, that of partitions; the items tell which.
+    """
     with closing(Gallery.open(folder)) as gallery:
-        originals = gallery.index.originals
-        same = originals is None or np.array_equal(originals, vectors.astype(np.float16))
-        if not same or gallery.items.read_all() != items:
+        written, originals = gallery.items.read_all(), gallery.index.originals
+        row_of = {item.id: item.row for item in written}
+        places = np.zeros(len(vectors), dtype=np.int64)
+        for item in items:
+            places[item.row] = row_of.get(item.id, 0)
+        moved = [replace(item, row=int(places[item.row])) for item in items]
+        same = originals is None or np.array_equal(originals[places], vectors.astype(np.float16))
+        if not same or written != sorted(moved, key=lambda item: (item.row, item.id)):
             raise CorruptFile(folder, found="other vectors or items", expected="what was written")
 
 

@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 _CHUNK_BYTES = 1 << 20
 _MANIFESTS = ("bundle.json", "gallery.json", "model.json")
 _OURS = {
-    *_MANIFESTS, "index.usearch", "rescore.f16", "items.sqlite", "stats.npz", "golden.npz", "tokenizer.json",
-    "concepts.npz", "quantization.md", "quantization.svg", "required_operators.config", "align.md", "align.svg",
-    "distill.md", "distill.svg",
+    *_MANIFESTS, "index.usearch", "rescore.f16", "items.sqlite", "stats.npz", "partitions.npz", "golden.npz",
+    "tokenizer.json", "concepts.npz", "quantization.md", "quantization.svg", "required_operators.config", "align.md",
+    "align.svg", "distill.md", "distill.svg",
 }  # fmt: skip
 _GRAPHS = (".onnx", ".ort")
 _LOCAL = "local.sqlite"  # local.NAME, which is read with more

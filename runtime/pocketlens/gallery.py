@@ -15,7 +15,7 @@ import numpy as np
 
 from pocketlens import __version__
 from pocketlens._native import ort
-from pocketlens._types import Float16s, Float32s
+from pocketlens._types import Float16s, Float32s, Int64s
 from pocketlens.attributes import RECORDED, Schema, check_schema, infer_schema
 from pocketlens.codes import LEAST_DEVIATION, greatest_error, make_rotation, to_codes
 from pocketlens.columns import Columns, encode_columns, file_names, open_columns, write_columns
@@ -25,13 +25,15 @@ from pocketlens.index import Index, IndexSpec, spec_for
 from pocketlens.items import Item, Items, write_items
 from pocketlens.manifest import read_manifest, write_manifest
 from pocketlens.model import FileRecord, Space
+from pocketlens.partitions import make_partitions, open_partitions
 from pocketlens.stamps import check_file_once
-from pocketlens.tune import tune_graph
+from pocketlens.tune import tune_probes
 
 FORMAT = "pocketlens-gallery"
 VERSION = 1
 MANIFEST = "gallery.json"
 _CODES, _ORIGINALS, _ITEMS, _STATS = "index.usearch", "rescore.f16", "items.sqlite", "stats.npz"
+_PARTITIONS = "partitions.npz"
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,10 +110,14 @@ class Gallery:
             check_file_once(path / name, sha256=record.sha256, size_bytes=record.size_bytes)
         rotation, mean, covariance = _read_statistics(path / _STATS, manifest.space.dim)
         originals = _map_originals(path / _ORIGINALS, manifest) if manifest.rescore else None
-        index = Index.open(path / _CODES, rotation, originals, manifest.index, threads=threads)
+        spec, dim = manifest.index, manifest.space.dim
+        partitions = None
+        if spec.kind == "partitions":
+            partitions = open_partitions(path / _PARTITIONS, rows=spec.rows, dim=dim, count=spec.partitions)
+        index = Index.open(path / _CODES, rotation, originals, spec, partitions=partitions, threads=threads)
         items = Items(path / _ITEMS)
         try:
-            columns = open_columns(path, manifest.attributes, rows=manifest.index.rows, items=items.count)
+            columns = open_columns(path, manifest.attributes, rows=spec.rows, items=items.count)
         except FormatError:
             items.close()
             raise
@@ -146,11 +152,14 @@ def open_manifest(path: Path, *, manifest_sha256: str | None = None) -> GalleryM
         raise CorruptFile(manifest_path, found="another sha256", expected=f"sha256 {manifest_sha256[:16]}…")
     manifest = read_manifest(manifest_path, GalleryManifest, format=FORMAT, version=VERSION)
     _check_attributes(manifest_path, manifest.attributes)
-    expected = {_CODES, _ITEMS, _STATS, *file_names(manifest.attributes), *([_ORIGINALS] if manifest.rescore else [])}
+    expected = set(_file_names(manifest.index, manifest.rescore, manifest.attributes))
     if manifest.index.rows < 1 or manifest.space.dim < 1:
         raise FormatError(
             f"{manifest_path}: {manifest.index.rows} rows of {manifest.space.dim} dimensions, expected some"
         )
+    probes, partitions = manifest.index.probes, manifest.index.partitions
+    if not 1 <= probes <= partitions:
+        raise FormatError(f"{manifest_path}: {probes} probes of {partitions} partitions, expected 1 to {partitions}")
     if set(manifest.files) != expected:
         raise FormatError(f"{manifest_path}: files are {sorted(manifest.files)}, expected {sorted(expected)}")
     if not 0 <= manifest.index.code_error <= 2:
@@ -175,12 +184,13 @@ def write_gallery(
 
     Args:
         folder: an existing empty folder.
-        vectors: float32 (rows, dim) unit embeddings by the heavy model; row i is code row i.
+        vectors: float32 (rows, dim) unit embeddings by the heavy model. Above the crossover, codes stand in an order of
+            their own, that of the partitions.
         items: every picture, with its row.
         space: the embedding space of `vectors`.
         model: the gallery encoder's name.
         counts: what became of every input.
-        probes: float32 (n, dim) text-like queries that the graph's width is tuned on, when a graph is built.
+        probes: float32 (n, dim) text-like queries that the number of probes is tuned on, when there are partitions.
         rescore: keep float16 originals, 2 * dim bytes a row, for recall@10 (codes.json).
         generation: 1, or one more than that of the gallery whose place it takes.
         attributes: types of the items' attributes, beside those that are recorded of every picture; by default what
@@ -193,10 +203,16 @@ def write_gallery(
         raise BadQuery("a gallery needs at least one picture, found none")
     schema = check_schema(_schema_of(items) if attributes is None else attributes)
     rotation = make_rotation(space.dim)
+    codes, spec, partitions = to_codes(vectors, rotation), spec_for(len(vectors)), None
+    if spec.kind == "partitions":
+        order, partitions = make_partitions(vectors, codes, rotation, spec.partitions)
+        vectors, codes, items = vectors[order], codes[order], _in_order(items, order)
+        partitions.save(folder / _PARTITIONS)
+        spec = replace(spec, partitions=partitions.count)
     originals: Float16s | None = vectors.astype("<f2") if rescore else None
-    codes = to_codes(vectors, rotation)
-    index = Index.build(codes, rotation, originals, spec_for(len(vectors)))
-    spec = tune_graph(index, vectors, probes) if index.spec.kind == "graph" else index.spec
+    index = Index.build(codes, rotation, originals, spec, partitions=partitions)
+    if partitions is not None:
+        spec = tune_probes(index, vectors, probes)
     index.save(folder / _CODES)
     if originals is not None:
         (folder / _ORIGINALS).write_bytes(originals.data)  # NumPy's tofile does not tell when the disk is full
@@ -205,7 +221,7 @@ def write_gallery(
     write_columns(folder, encode_columns(schema, items, len(vectors)))
     mean, covariance = _statistics(vectors)
     np.savez(folder / _STATS, rotation=rotation, mean=mean, covariance=covariance)
-    names = [_CODES, _ITEMS, _STATS, *([_ORIGINALS] if rescore else []), *file_names(schema)]
+    names = _file_names(spec, rescore, schema)
     manifest = GalleryManifest(
         generation=generation,
         model=model,
@@ -218,6 +234,19 @@ def write_gallery(
         files={name: FileRecord(sha256_of(folder / name), (folder / name).stat().st_size) for name in names},
     )
     write_manifest(folder / MANIFEST, manifest, format=FORMAT, version=VERSION)
+
+
+def _file_names(spec: IndexSpec, rescore: bool, schema: Schema) -> list[str]:
+    partitions = [_PARTITIONS] if spec.kind == "partitions" else []
+    return [_CODES, _ITEMS, _STATS, *partitions, *([_ORIGINALS] if rescore else []), *file_names(schema)]
+
+
+def _in_order(items: Sequence[Item], order: Int64s) -> list[Item]:
+    """Return items whose rows are the places that their old rows have in `order`, by row and id."""
+    places = np.empty_like(order)
+    places[order] = np.arange(len(order))
+    moved = [replace(item, row=int(places[item.row])) for item in items]
+    return sorted(moved, key=lambda item: (item.row, item.id))
 
 
 def _schema_of(items: Sequence[Item]) -> Schema:

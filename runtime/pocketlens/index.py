@@ -1,12 +1,13 @@
-"""The code index of a gallery: exhaustive below a measured crossover, a graph above it, re-scored from float16.
+"""The code index of a gallery: exhaustive below a measured crossover, by partitions above it, re-scored from float16.
 
-USearch holds the codes and compares them; this module decides how to search and gives answers whose shape never
-depends on the data. Higher scores are nearer; a score is the cosine.
+USearch holds the codes and compares them all; of partitions only the nearest are compared. This module decides how to
+search and gives answers whose shape never depends on the data. Higher scores are nearer; a score is the cosine.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import sqrt
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,13 +18,15 @@ from pocketlens._native import usearch
 from pocketlens._types import Float16s, Float32s, Int8s, Int64s
 from pocketlens.codes import from_codes, to_codes, to_units
 from pocketlens.errors import BadQuery, FormatError
+from pocketlens.partitions import Partitions
 
 MAX_K = 1_000
-CROSSOVER_ROWS = 400_000  # measured, benchmarks/results/crossover.json: below, graph and scan are within 20 % or so
+CROSSOVER_ROWS = 400_000  # where a graph began to pay (results/crossover.json); partitions may pay sooner
 _RESCORED = 50  # rows re-scored for a short answer (recall: benchmarks/results/codes.json)
 _RESCORED_PER_HIT = 3
 _BLOCK_ROWS = 1_024
-_HEAD_BYTES = 8  # of an index file: rows and bytes of a row, uint32 each; then the codes
+PARTITIONS = 2.0  # times the square root of the rows
+_HEADER_BYTES = 8  # of USearch's file: rows and bytes of a row, then the codes, row after row
 _FROM_HALVES = 2.0**112  # float32's exponent has 112 more below zero than float16's
 _SIGN_EXPONENT_FRACTION = np.int32(0x8FFFE000 - (1 << 32))
 
@@ -33,20 +36,18 @@ class IndexSpec:
     """How a gallery's codes are held and searched.
 
     Attributes:
-        kind: "exhaustive" compares a query with every row; "graph" walks USearch's HNSW.
+        kind: "exhaustive" compares a query with every row; "partitions" with those of the nearest partitions.
         rows: number of code rows.
-        connectivity: links per node of the graph (2, the least, when there is none).
-        expansion_add: width of the search that placed each node (1 when there is no graph).
-        expansion_search: width of a query's search, tuned by the build; 0 when there is no graph.
-        recall: share of the exact top 10 that the tuned search found on text-like queries; 1.0 when exhaustive.
+        partitions: how many there are; 1 when exhaustive.
+        probes: how many of them a query looks through, tuned by the build.
+        recall: share of the exact top 10 that so many found on text-like queries; 1.0 when exhaustive.
         code_error: the greatest distance of a row's original from the direction of its code, 0 to 2; 2 says nothing.
     """
 
-    kind: Literal["exhaustive", "graph"]
+    kind: Literal["exhaustive", "partitions"]
     rows: int
-    connectivity: int
-    expansion_add: int
-    expansion_search: int
+    partitions: int
+    probes: int
     recall: float
     code_error: float = 2.0
 
@@ -67,68 +68,90 @@ class Matches:
 
 
 def spec_for(rows: int) -> IndexSpec:
-    """Return how to index `rows` codes: without a graph below the crossover, where one gains next to nothing."""
+    """Return how to index `rows` codes: exhaustively below the crossover, where partitions gain little."""
     if rows < CROSSOVER_ROWS:
-        return IndexSpec("exhaustive", rows, connectivity=2, expansion_add=1, expansion_search=0, recall=1.0)
-    return IndexSpec("graph", rows, connectivity=32, expansion_add=256, expansion_search=512, recall=0.0)
+        return IndexSpec("exhaustive", rows, partitions=1, probes=1, recall=1.0)
+    count = round(PARTITIONS * sqrt(rows))
+    return IndexSpec("partitions", rows, partitions=count, probes=count, recall=1.0)
 
 
 class Index:
     """Searches the codes of one gallery.
 
     Args:
-        codes: a USearch index over int8 codes whose keys are the rows.
+        codes: int8 (rows, dim).
+        native: a USearch index over the codes whose keys are the rows; None when there are partitions.
         rotation: float32 (dim, dim), the gallery's.
         originals: float16 (rows, dim) unit vectors to re-score from, or None.
+        partitions: the rows', unless the search is exhaustive.
         spec: how to search.
-        threads: threads of one search.
-        matrix: int8 (rows, dim), the codes themselves, row after row; None where they lie in `codes` alone.
+        threads: threads of one exhaustive search; partitions are searched by one.
     """
 
     def __init__(
         self,
-        codes: Any,
+        codes: Int8s,
+        native: Any,
         rotation: Float32s,
         originals: Float16s | None,
         spec: IndexSpec,
         *,
+        partitions: Partitions | None = None,
         threads: int = 1,
-        matrix: Int8s | None = None,
     ) -> None:
         self.spec = spec
-        self.matrix = matrix
+        self.codes = codes
+        self._native = native
         self.rotation = rotation
-        self._codes = codes
         self.originals = originals
+        self._partitions = partitions
         self._threads = threads
 
     @classmethod
-    def build(cls, codes: Int8s, rotation: Float32s, originals: Float16s | None, spec: IndexSpec) -> Index:
-        """Return an index over int8 (rows, dim) codes; row i gets key i. One thread: same codes, same bytes."""
-        index = _new_codes(codes.shape[1], spec, key_lookups=originals is None)
-        index.add(np.arange(len(codes), dtype=np.uint64), codes, threads=1)
-        return cls(index, rotation, originals, spec, matrix=codes)
+    def build(
+        cls,
+        codes: Int8s,
+        rotation: Float32s,
+        originals: Float16s | None,
+        spec: IndexSpec,
+        *,
+        partitions: Partitions | None = None,
+    ) -> Index:
+        """Return an index over int8 (rows, dim) codes, by partitions when there are some."""
+        native = _new_native(codes.shape[1])
+        native.add(np.arange(len(codes), dtype=np.uint64), codes, threads=1)  # one thread: same codes, same bytes
+        return cls(codes, native, rotation, originals, spec, partitions=partitions)
 
     @classmethod
     def open(
-        cls, path: Path, rotation: Float32s, originals: Float16s | None, spec: IndexSpec, *, threads: int = 1
+        cls,
+        path: Path,
+        rotation: Float32s,
+        originals: Float16s | None,
+        spec: IndexSpec,
+        *,
+        partitions: Partitions | None = None,
+        threads: int = 1,
     ) -> Index:
         """Map the index file at `path`, whose hash the caller has checked.
 
         Raises:
             FormatError: the file holds another number of rows or another width than the gallery's manifest says.
         """
-        index = _new_codes(len(rotation), spec, key_lookups=originals is None)
+        rows, dim = spec.rows, len(rotation)
         try:
-            index.view(str(path))
+            head: Any = usearch.Index.metadata(str(path))
+            found = f"{head['count_present']} x {head['dimensions']} codes of type {head['kind_scalar'].name}"
+            expected = f"{rows} x {dim} codes of type I8"
+            if found != expected:
+                raise FormatError(f"{path} holds {found}, expected {expected}")
+            native = None if partitions else _new_native(dim)
+            if native is not None:
+                native.view(str(path))
         except (RuntimeError, ValueError) as error:
             raise FormatError(f"{path} is not a USearch index: {error}") from error
-        found = f"{len(index)} x {index.ndim} codes of type {index.dtype.name}"
-        expected = f"{spec.rows} x {len(rotation)} codes of type I8"
-        if found != expected:
-            raise FormatError(f"{path} holds {found}, expected {expected}")
-        matrix = np.memmap(path, dtype=np.int8, mode="r", offset=_HEAD_BYTES, shape=(spec.rows, len(rotation)))
-        return cls(index, rotation, originals, spec, threads=threads, matrix=matrix)
+        codes = np.asarray(np.memmap(path, dtype=np.int8, mode="r", offset=_HEADER_BYTES, shape=(rows, dim)))
+        return cls(codes, native, rotation, originals, spec, partitions=partitions, threads=threads)
 
     def save(self, path: Path) -> None:
         """Write the index to a path inside a folder that is not in use yet (USearch writes in place, without fsync).
@@ -137,19 +160,19 @@ class Index:
             OSError: it cannot be written, or fewer bytes arrived than the index has (USearch ignores a failing close).
         """
         try:
-            self._codes.save(str(path))
+            self._native.save(str(path))
         except RuntimeError as error:
             raise OSError(f"{path}: {error}") from error
-        if path.stat().st_size != self._codes.serialized_length:
-            raise OSError(f"{path}: wrote {path.stat().st_size} of {self._codes.serialized_length} bytes; disk full?")
+        if path.stat().st_size != self._native.serialized_length:
+            raise OSError(f"{path}: wrote {path.stat().st_size} of {self._native.serialized_length} bytes; disk full?")
 
-    def search(self, queries: Float32s, *, k: int, expansion_search: int | None = None) -> Matches:
+    def search(self, queries: Float32s, *, k: int, probes: int | None = None) -> Matches:
         """Return the k nearest rows of each query.
 
         Args:
             queries: float32 (n, dim), finite and not zero; only their direction matters.
             k: 1 to 1,000. With fewer rows than k the answer is padded and counted.
-            expansion_search: another width than the gallery's, for tuning and benchmarks.
+            probes: another number of partitions than the gallery's, for tuning and benchmarks.
 
         Raises:
             BadQuery: k or a query is out of range.
@@ -159,12 +182,11 @@ class Index:
         query_codes = to_codes(queries, self.rotation)
         units = to_units(queries)
         wanted = k if self.originals is None else max(_RESCORED, _RESCORED_PER_HIT * k)
-        self._codes.expansion_search = expansion_search or self.spec.expansion_search or 1  # files do not store it
         rows = np.full((len(queries), k), -1, dtype=np.int64)
         scores = np.full((len(queries), k), -np.inf, dtype=np.float32)
         counts = np.zeros(len(queries), dtype=np.int64)
         for i, (code, unit) in enumerate(zip(query_codes, units, strict=True)):
-            found, cosines = self._candidates(code, min(wanted, self.spec.rows))
+            found, cosines = self._candidates(code, min(wanted, self.spec.rows), probes)
             if self.originals is not None:
                 cosines = self.originals[found].astype(np.float32) @ unit  # (candidates, dim) @ (dim,)
             best = np.lexsort((found, -cosines))[:k]  # equal scores in row order
@@ -186,9 +208,18 @@ class Index:
             BadQuery: a query is out of range.
         """
         codes = to_codes(np.asarray(queries, dtype=np.float32), self.rotation)
-        self._codes.expansion_search = max(self.spec.expansion_search, 1)
-        found = [self._candidates(code, min(count, self.spec.rows))[0] for code in codes]
+        found = [self._candidates(code, min(count, self.spec.rows), None)[0] for code in codes]
         return np.unique(np.concatenate(found))
+
+    def partition_ranks(self, queries: Float32s, rows: Int64s) -> Int64s:
+        """Return how many partitions are nearer to each query than those of its rows, int64 (n, k).
+
+        Args:
+            queries: float32 (n, dim), finite and not zero.
+            rows: int64 (n, k), rows of each query.
+        """
+        assert self._partitions is not None
+        return self._partitions.ranks(to_codes(queries, self.rotation), rows)
 
     def inner_products(self, vectors: Float32s, rows: Int64s | None = None) -> Float32s:
         """Return inner products, float32 (p, n), of vectors, float32 (p, dim), with the rows (by default all).
@@ -216,11 +247,12 @@ class Index:
         rows = np.arange(self.spec.rows) if rows is None else rows
         if self.originals is not None:
             return self.originals[rows].astype(np.float32)
-        codes = self._codes.get(rows.astype(np.uint64))  # one array a row
-        return from_codes(np.stack(codes), self.rotation)
+        return from_codes(self.codes[rows], self.rotation)
 
-    def _candidates(self, code: Int8s, count: int) -> tuple[Int64s, Float32s]:
-        matches = self._codes.search(code, count, threads=self._threads, exact=self.spec.kind == "exhaustive")
+    def _candidates(self, code: Int8s, count: int, probes: int | None) -> tuple[Int64s, Float32s]:
+        if self._partitions is not None:
+            return self._partitions.nearest(self.codes, code, count=count, probes=probes or self.spec.probes)
+        matches = self._native.search(code, count, threads=self._threads, exact=True)
         return matches.keys.astype(np.int64), 1.0 - matches.distances.astype(np.float32)
 
 
@@ -238,13 +270,14 @@ def _widened(halves: Float16s, bits: NDArray[np.int32]) -> Float32s:
     return np.asarray(bits.view(np.float32))
 
 
-def _new_codes(dim: int, spec: IndexSpec, *, key_lookups: bool) -> Any:
+def _new_native(dim: int) -> Any:
+    """Return an empty USearch index that is made to be searched exhaustively: next to no graph, no table of keys."""
     return usearch.Index(
         ndim=dim,
         metric="cos",
         dtype="i8",  # USearch's default depends on the CPU
-        connectivity=spec.connectivity,
-        expansion_add=spec.expansion_add,
-        expansion_search=spec.expansion_search or 1,
-        enable_key_lookups=key_lookups,  # only needed to read codes back; 40 bytes a row
+        connectivity=2,
+        expansion_add=1,
+        expansion_search=1,
+        enable_key_lookups=False,
     )

@@ -3,16 +3,16 @@
 Few rows are scored from their originals. Of more, all codes of the index are compared with the query in one pass, at
 the cost of an unfiltered search, and the originals of those rows are scored that could be among the best: a code's
 score is off by no more than the code is, which the build has measured, and the query's own, which is seen here. So the
-answer is that of an exhaustive search over the rows, however few or many they are, of a graph's index too.
+answer is that of an exhaustive search over the rows, however few or many they are, of an index by partitions too.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from pocketlens._native import kernels
+from pocketlens._native import numkong
 from pocketlens._types import Float32s, Int8s, Int64s
-from pocketlens.codes import directions, from_codes, to_codes, to_units
+from pocketlens.codes import directions, to_codes, to_units
 from pocketlens.fusion import top
 from pocketlens.index import Index, check_k
 
@@ -44,7 +44,7 @@ def search_among(index: Index, query: Float32s, rows: Int64s, *, k: int) -> tupl
         scores = _code_scores(index, to_codes(unit, index.rotation), rows)
     else:
         first = max(_LEAST, _PER_HIT * k)
-        if index.matrix is not None and len(rows) > max(first, index.spec.rows // _SHARE):
+        if len(rows) > max(first, index.spec.rows // _SHARE):
             rows = _possible(index, unit, rows, k=k, first=first)
         scores = index.inner_products(unit, rows)[0]
     best = top(scores, k)
@@ -64,12 +64,10 @@ def _possible(index: Index, unit: Float32s, rows: Int64s, *, k: int, first: int)
 
 def _code_scores(index: Index, code: Int8s, rows: Int64s) -> Float32s:
     """Return the cosines of a query's code, int8 (1, dim), with those of rows, float32 (n,)."""
-    if index.matrix is None:
-        return np.asarray(index.inner_products(from_codes(code, index.rotation), rows)[0])
     if len(rows) <= index.spec.rows // _SHARE:
-        return _cosines(index.matrix[rows], code)
-    return np.asarray(_cosines(index.matrix, code)[rows])  # to copy many rows takes longer than to compare all
+        return _cosines(index.codes[rows], code)
+    return np.asarray(_cosines(index.codes, code)[rows])  # to copy many rows takes longer than to compare all
 
 
 def _cosines(matrix: Int8s, code: Int8s) -> Float32s:
-    return np.asarray(1 - np.asarray(kernels.cdist(matrix, code, "angular"), dtype=np.float32)[:, 0])
+    return np.asarray(1 - np.asarray(numkong.cdist(matrix, code, "angular"), dtype=np.float32)[:, 0])

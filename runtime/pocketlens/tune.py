@@ -1,12 +1,13 @@
-"""Chooses the search width of a gallery's graph by measured recall on text-like queries.
+"""Chooses how many partitions a query of a gallery looks through, by measured recall on text-like queries.
 
-Text queries lie outside the pictures' distribution, and there the width, not int8, decides what is found (figures:
-benchmarks/results/crossover.json). So the build measures, and writes down, the least width that reaches the target.
+Text queries lie outside the pictures' distribution, and their answers in more partitions than a picture's. So the build
+measures, and writes down, the least number that reaches the target.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
+from math import ceil
 
 import numpy as np
 
@@ -14,31 +15,30 @@ from pocketlens._types import Float16s, Float32s, Int64s
 from pocketlens.index import Index, IndexSpec
 
 TARGET_RECALL = 0.98
-_WIDTHS = (64, 128, 256, 512, 1024, 2048, 4096)
 _K = 10
 _PROBES = 256
+_STEP = 1.1  # times as many partitions, when codes lost what partitions had kept
 _BLOCK_ROWS = 16_384
-_NOISE = 1.5  # length of the noise added to a unit vector; harder than pictures, easier than texts: crossover.json
+_NOISE = 3.0  # length of the noise added to a unit vector: about as hard as texts are (the script partitions)
 
 
-def tune_graph(index: Index, vectors: Float32s, probes: Float32s | None) -> IndexSpec:
-    """Return the index's spec with the least width whose recall@10 reaches 0.98, or the widest, and that recall.
+def tune_probes(index: Index, vectors: Float32s, queries: Float32s | None) -> IndexSpec:
+    """Return the index's spec with the least number of probes whose recall@10 reaches 0.98, and that recall.
 
     Args:
-        index: a graph index over `vectors`.
+        index: an index by partitions over `vectors`.
         vectors: float32 (rows, dim) unit vectors.
-        probes: float32 (n, dim) encoded texts; None draws pictures' vectors with noise instead.
+        queries: float32 (n, dim) encoded texts; None draws pictures' vectors with noise instead.
     """
-    if probes is None:
-        probes = _noisy(vectors)
-    truth = exact_rows(vectors, probes[:_PROBES], k=_K)
-    spec = index.spec
-    for width in _WIDTHS:
-        found = index.search(probes[:_PROBES], k=_K, expansion_search=width).rows
-        spec = replace(spec, expansion_search=width, recall=round(recall(found, truth), 4))
-        if spec.recall >= TARGET_RECALL:
-            break
-    return spec
+    queries = (_noisy(vectors) if queries is None else queries)[:_PROBES]
+    truth = exact_rows(vectors, queries, k=_K)
+    ranks = np.sort(index.partition_ranks(queries, truth), axis=None)
+    probes = int(ranks[ceil(TARGET_RECALL * len(ranks)) - 1]) + 1
+    while True:
+        found = recall(index.search(queries, k=_K, probes=probes).rows, truth)
+        if found >= TARGET_RECALL or probes == index.spec.partitions:
+            return replace(index.spec, probes=probes, recall=round(found, 4))
+        probes = min(ceil(probes * _STEP), index.spec.partitions)
 
 
 def exact_rows(vectors: Float32s | Float16s, queries: Float32s, *, k: int) -> Int64s:

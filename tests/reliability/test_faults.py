@@ -96,7 +96,7 @@ def fail(work: Work, shipped: Path, folder: Path, kind: str, *, persistent: bool
 def test_a_call_that_changes_something_may_fail(work: Work, shipped: Path, tmp_path: Path, kind: str) -> None:
     every = 9 if kind == "compact" else 3
     seen = fail(work, shipped, tmp_path / "f", kind, persistent=False, every=every)
-    assert set(seen) == {"done", "NotWritten"}
+    assert {"done", "NotWritten"} <= set(seen) <= {"done", "NotWritten", "FormatError"}
 
 
 @pytest.mark.soak

@@ -14,6 +14,7 @@ from pocketlens.inspect import verify
 from pocketlens.lens import open_lens
 from pocketlens.local import FILES
 from pocketlens.lock import hold
+from pocketlens.model import Model
 from tests.folders import files_below
 from tests.galleries import item_of, towered_bundle_of
 from tests.reliability.changes import picture
@@ -82,6 +83,39 @@ def test_compacting_again_and_again_keeps_the_vectors(tmp_path: Path, colours: P
         np.testing.assert_array_equal(kept, shipped[10:].astype(np.float16))
     else:
         assert ((kept * shipped[10:]).sum(axis=1) > 0.9999).all()
+
+
+@pytest.mark.parametrize("rescore", [True, False])
+def test_a_large_gallery_keeps_what_belongs_together(
+    tmp_path: Path, colours: Path, monkeypatch: pytest.MonkeyPatch, rescore: bool
+) -> None:
+    """Partitions put the rows in an order of their own."""
+    monkeypatch.setattr("pocketlens.index.CROSSOVER_ROWS", 100)
+    shipped = vectors(200)
+    items = [*(item_of(row, width=10 + row) for row in range(200)), item_of(150, id="copy", width=1_000)]
+    bundle = towered_bundle_of(tmp_path, shipped, items, model=colours, rescore=rescore)
+    of_item = {item.id: shipped[item.row] for item in items}
+    with open_lens(bundle, threads=1) as lens:
+        for gone in (["3", "199"], ["0"]):
+            lens.remove(gone)
+            assert lens.compact().gone == len(gone)
+            for id in gone:
+                del of_item[id]
+        lens.add({"new": picture((255, 0, 0))}, image_model=Model.open(colours))
+        assert lens.compact().added == 1
+        gallery = lens.gallery
+        assert (gallery.manifest.index.kind, gallery.manifest.index.rows) == ("partitions", 198)
+        there = gallery.items.read_all()
+        assert {item.id for item in there} == of_item.keys() | {"new"}
+        stored = gallery.index.vectors()
+        for item in there:
+            if item.id != "new":
+                assert stored[item.row] @ of_item[item.id] > 0.999
+                hits = lens.search_vector(of_item[item.id], where={"width": item.width}, k=5)
+                assert [hit.id for hit in hits] == [item.id]
+                assert hits[0].cosine > 0.999
+        assert gallery.items.find("copy").row == gallery.items.find("150").row
+    assert verify(bundle)
 
 
 def test_the_last_item_stays(tmp_path: Path, colours: Path) -> None:

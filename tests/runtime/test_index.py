@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +10,11 @@ from pocketlens._native import usearch
 from pocketlens.codes import from_codes, make_rotation, to_codes, to_units
 from pocketlens.errors import BadQuery, FormatError
 from pocketlens.index import Index, IndexSpec, Matches, spec_for
-from pocketlens.tune import TARGET_RECALL, exact_rows, recall, tune_graph
+from pocketlens.tune import exact_rows, recall
 from tests.colours import unit
 
 DIM = 32
 ROTATION = make_rotation(DIM)
-GRAPH = IndexSpec("graph", 2_000, connectivity=8, expansion_add=32, expansion_search=64, recall=0.0)
 
 
 @pytest.fixture
@@ -102,13 +100,12 @@ def test_k_out_of_range_is_a_bad_query(vectors: np.ndarray, queries: np.ndarray,
         build(vectors[:5]).search(queries, k=k)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("kind", ["exhaustive", "graph"])
 @pytest.mark.parametrize("rescore", [True, False])
 @pytest.mark.parametrize("threads", [1, 2])
 def test_an_opened_index_gives_the_answers_of_the_saved_one(
-    vectors: np.ndarray, queries: np.ndarray, tmp_path: Path, kind: str, rescore: bool, threads: int
+    vectors: np.ndarray, queries: np.ndarray, tmp_path: Path, rescore: bool, threads: int
 ) -> None:
-    built = build(vectors, rescore=rescore, spec=GRAPH if kind == "graph" else spec_for(len(vectors)))
+    built = build(vectors, rescore=rescore)
     built.save(tmp_path / "codes")
     originals = vectors.astype(np.float16) if rescore else None
     opened = Index.open(tmp_path / "codes", ROTATION, originals, built.spec, threads=threads)
@@ -125,7 +122,7 @@ def test_vectors_are_the_originals_or_read_back_from_the_codes(vectors: np.ndarr
 
 def test_the_same_codes_give_the_same_bytes(vectors: np.ndarray, tmp_path: Path) -> None:
     for name in ("a", "b"):
-        build(vectors, spec=GRAPH).save(tmp_path / name)
+        build(vectors).save(tmp_path / name)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
@@ -153,52 +150,12 @@ def test_a_file_that_is_no_index_is_a_format_error(tmp_path: Path, content: byte
         Index.open(tmp_path / "codes", ROTATION, None, spec_for(10))
 
 
-def test_a_graph_is_built_only_from_the_crossover_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_partitions_are_made_only_from_the_crossover_on(monkeypatch: pytest.MonkeyPatch) -> None:
     assert spec_for(index_module.CROSSOVER_ROWS - 1).kind == "exhaustive"
-    assert spec_for(index_module.CROSSOVER_ROWS).kind == "graph"
+    assert spec_for(index_module.CROSSOVER_ROWS).kind == "partitions"
     assert spec_for(1).recall == 1.0
     monkeypatch.setattr(index_module, "CROSSOVER_ROWS", 5)
-    assert spec_for(5).kind == "graph"
-
-
-def test_tuning_reaches_its_target_with_the_least_width_that_does(vectors: np.ndarray) -> None:
-    index = build(vectors, spec=GRAPH)
-    spec = tune_graph(index, vectors, None)
-    assert spec == replace(GRAPH, expansion_search=spec.expansion_search, recall=spec.recall)
-    assert spec.recall >= TARGET_RECALL
-    probes = unit(np.random.default_rng(1).standard_normal((200, DIM)))
-    truth = np.argsort(-(probes @ vectors.T), axis=1)[:, :10]
-    found = index.search(probes, k=10, expansion_search=spec.expansion_search).rows
-    assert recall(found, truth) >= TARGET_RECALL - 0.02
-    if spec.expansion_search > 64:
-        half = index.search(probes, k=10, expansion_search=spec.expansion_search // 2).rows
-        assert recall(half, truth) < recall(found, truth)
-
-
-def test_tuning_uses_the_given_probes_and_tells_the_recall_it_got(vectors: np.ndarray) -> None:
-    poor = replace(GRAPH, connectivity=2, expansion_add=2)
-    spec = tune_graph(build(vectors, spec=poor), vectors, vectors[:50])
-    assert 0 < spec.recall < TARGET_RECALL  # such a graph has parts that no width reaches
-    assert spec.expansion_search == 4096
-
-
-def test_the_tuned_width_is_applied_after_opening(vectors: np.ndarray, queries: np.ndarray, tmp_path: Path) -> None:
-    built = build(vectors, rescore=False, spec=GRAPH)
-    built.save(tmp_path / "codes")
-    answers = {}
-    for width in (12, 1024):
-        opened = Index.open(tmp_path / "codes", ROTATION, None, replace(GRAPH, expansion_search=width))
-        answers[width] = opened.search(queries, k=10)
-        assert same(answers[width], built.search(queries, k=10, expansion_search=width))
-    assert not same(answers[12], answers[1024])
-
-
-def test_another_width_holds_for_one_search_only(vectors: np.ndarray, queries: np.ndarray) -> None:
-    index = build(vectors, rescore=False, spec=replace(GRAPH, expansion_search=1024))
-    wide = index.search(queries, k=10)
-    narrow = index.search(queries, k=10, expansion_search=12)
-    assert not same(narrow, wide)
-    assert same(index.search(queries, k=10), wide)
+    assert spec_for(5).kind == "partitions"
 
 
 def test_exact_rows_and_recall_by_hand() -> None:

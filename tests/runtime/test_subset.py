@@ -9,20 +9,25 @@ import pytest
 from pocketlens.codes import directions, greatest_error, make_rotation, to_codes
 from pocketlens.errors import BadQuery
 from pocketlens.index import Index, IndexSpec, spec_for
+from pocketlens.partitions import make_partitions
 from pocketlens.subset import search_among
 from pocketlens_bench import clip_shaped
 from tests.colours import unit
 
 ROWS, DIM = 6_000, 64
-GRAPH = IndexSpec("graph", 0, connectivity=4, expansion_add=8, expansion_search=1, recall=0.1)  # finds next to nothing
 
 
-def index_of(vectors: np.ndarray, *, graph: bool = False, rescore: bool = True) -> Index:
+def index_of(vectors: np.ndarray, *, partitioned: bool = False, rescore: bool = True) -> Index:
+    """Return an index of vectors, or one by partitions, in their order, that looks through one of them."""
     rotation = make_rotation(vectors.shape[1])
-    codes, originals = to_codes(vectors, rotation), vectors.astype(np.float16)
-    spec = replace(GRAPH, rows=len(vectors)) if graph else spec_for(len(vectors))
+    codes, spec, partitions = to_codes(vectors, rotation), spec_for(len(vectors)), None
+    if partitioned:
+        order, partitions = make_partitions(vectors, codes, rotation, 80)
+        vectors, codes = vectors[order], codes[order]
+        spec = IndexSpec("partitions", len(vectors), partitions=partitions.count, probes=1, recall=0.1)
+    originals = vectors.astype(np.float16)
     spec = replace(spec, code_error=greatest_error(originals, codes, rotation))
-    return Index.build(codes, rotation, originals if rescore else None, spec)
+    return Index.build(codes, rotation, originals if rescore else None, spec, partitions=partitions)
 
 
 def assert_exhaustive(index: Index, query: np.ndarray, rows: np.ndarray, k: int) -> None:
@@ -46,12 +51,12 @@ def queries() -> np.ndarray:
     return clip_shaped.texts(20, dim=DIM)
 
 
-@pytest.mark.parametrize("graph", [False, True])
+@pytest.mark.parametrize("partitioned", [False, True])
 @pytest.mark.parametrize("count", [0, 1, 5, 49, 374, 376, 1_000, 3_000, ROWS - 1, ROWS])
 def test_the_answer_is_that_of_an_exhaustive_search(
-    pictures: np.ndarray, queries: np.ndarray, rng: np.random.Generator, count: int, graph: bool
+    pictures: np.ndarray, queries: np.ndarray, rng: np.random.Generator, count: int, partitioned: bool
 ) -> None:
-    index = index_of(pictures, graph=graph)
+    index = index_of(pictures, partitioned=partitioned)
     for query in queries:
         rows = np.sort(rng.choice(ROWS, size=count, replace=False))
         assert_exhaustive(index, query, rows, 10)
@@ -71,9 +76,9 @@ def test_rows_that_their_codes_cannot_tell_apart_are_told_apart_by_their_origina
     )  # nearer than codes are exact
     index = index_of(vectors)
     rows = np.arange(0, ROWS, 2)
-    assert index.matrix is not None and index.originals is not None
+    assert index.originals is not None
     for query in unit(rng.standard_normal((10, DIM))):
-        by_code = directions(index.matrix[rows]) @ directions(to_codes(query[np.newaxis], index.rotation))[0]
+        by_code = directions(index.codes[rows]) @ directions(to_codes(query[np.newaxis], index.rotation))[0]
         by_original = index.originals[rows].astype(np.float32) @ query
         assert not set(np.argsort(-by_original)[:10]) <= set(np.argsort(-by_code)[:50])  # fifty would not be enough
         assert_exhaustive(index, query, rows, 10)
@@ -84,11 +89,10 @@ def test_without_originals_codes_are_compared(
     pictures: np.ndarray, queries: np.ndarray, rng: np.random.Generator, count: int
 ) -> None:
     index = index_of(pictures, rescore=False)
-    assert index.matrix is not None
     for query in queries[:5]:
         rows = np.sort(rng.choice(ROWS, size=count, replace=False))
         found, cosines = search_among(index, query, rows, k=10)
-        scores = directions(index.matrix) @ directions(to_codes(query[np.newaxis], index.rotation))[0]
+        scores = directions(index.codes) @ directions(to_codes(query[np.newaxis], index.rotation))[0]
         assert set(found.tolist()) <= set(rows.tolist())
         np.testing.assert_allclose(cosines, np.sort(scores[rows])[::-1][:10], atol=1e-6)
         np.testing.assert_allclose(cosines, scores[found], atol=1e-6)
@@ -100,23 +104,11 @@ def test_an_opened_index_answers_as_the_built_one(pictures: np.ndarray, queries:
     built = index_of(pictures)
     built.save(tmp_path / "codes")
     opened = Index.open(tmp_path / "codes", built.rotation, built.originals, built.spec)
-    np.testing.assert_array_equal(opened.matrix, built.matrix)
+    np.testing.assert_array_equal(opened.codes, built.codes)
     rows = np.arange(100, 5_000)
     for query in queries[:3]:
         found, expected = (search_among(index, query, rows, k=7)[0] for index in (opened, built))
         np.testing.assert_array_equal(found, expected)
-
-
-@pytest.mark.parametrize("rescore", [True, False])
-def test_an_index_whose_codes_lie_elsewhere_is_scored_row_by_row(
-    pictures: np.ndarray, queries: np.ndarray, rescore: bool
-) -> None:
-    index = index_of(pictures, rescore=rescore)
-    other = Index(index._codes, index.rotation, index.originals, index.spec)
-    rows = np.arange(0, ROWS, 3)
-    found, expected = (search_among(each, queries[0], rows, k=5) for each in (other, index))
-    np.testing.assert_array_equal(found[0], expected[0])
-    np.testing.assert_allclose(found[1], expected[1], atol=1e-4)
 
 
 def test_equal_rows_come_in_row_order() -> None:
@@ -134,8 +126,8 @@ def test_a_k_out_of_range_is_refused(pictures: np.ndarray, k: int) -> None:
 
 def test_the_error_of_codes_is_that_of_the_worst(pictures: np.ndarray) -> None:
     index = index_of(pictures)
-    assert index.matrix is not None and index.originals is not None
+    assert index.originals is not None
     rotated = index.originals.astype(np.float64) @ index.rotation.astype(np.float64)
-    errors = np.linalg.norm(rotated - directions(index.matrix), axis=1)
+    errors = np.linalg.norm(rotated - directions(index.codes), axis=1)
     assert index.spec.code_error == pytest.approx(errors.max(), rel=1e-3)
     assert 1e-3 < index.spec.code_error < 3e-2

@@ -216,7 +216,7 @@ def _towers(query_model: Model, model: Model) -> list[tuple[Tower, Model]]:
 
 
 def _probes(query_model: Model, model: Model) -> Float32s | None:
-    """Return encoded everyday texts to tune a graph's width on, float32 (144, dim); None when none can be encoded."""
+    """Return encoded everyday texts to tune a search on, float32 (144, dim); None when none can be encoded."""
     for tower, source in _towers(query_model, model):
         if tower == "text" and source.manifest.can_read:
             return TextEncoder(source).encode([f"a photo of a {a} {b}" for a, b in product(_SUBJECTS, _SETTINGS)])
