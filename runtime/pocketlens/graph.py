@@ -99,12 +99,21 @@ def _word(size: int | str | None) -> str:
 
 def _open_session(path: Path, threads: int | None) -> Any:
     check_threads(threads)
+    try:
+        # Where 8-bit products would overflow (x86-64 without VNNI), add them so that they do not; elsewhere the same.
+        return _new_session(path, threads, exact=True)
+    except FormatError:  # MatMulIntegerToFloat of int8, made for ARM, has no such form
+        return _new_session(path, threads, exact=False)
+
+
+def _new_session(path: Path, threads: int | None, *, exact: bool) -> Any:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads if threads is not None else default_threads()
     options.inter_op_num_threads = 1
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     options.enable_cpu_mem_arena = False
     options.log_severity_level = 3
+    options.add_session_config_entry("session.x64quantprecision", "1" if exact else "0")
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     try:
