@@ -52,7 +52,7 @@ class Graph:
         self._path = path
         self._outputs = outputs
         self._process = Process()
-        self.session = _open_session(path, threads)
+        self.session = _open_session(path, threads, exact="embedding" in outputs)
         keep_after_fork(self, self.session)
         found = {value.name: tuple(value.shape) for value in self.session.get_inputs()}
         given = {value.name: tuple(value.shape) for value in self.session.get_outputs()}
@@ -97,10 +97,12 @@ def _word(size: int | str | None) -> str:
     return "any" if size is None else "a number" if size == FIXED else str(size)
 
 
-def _open_session(path: Path, threads: int | None) -> Any:
+def _open_session(path: Path, threads: int | None, *, exact: bool) -> Any:
     check_threads(threads)
+    if not exact:  # the int8 products of an inversion network fail in the form that does not overflow
+        return _new_session(path, threads, exact=False)
     try:
-        # Where 8-bit products would overflow (x86-64 without VNNI), add them so that they do not; elsewhere the same.
+        # Where a tower's 8-bit products would overflow (x86-64 without VNNI), add them so that they do not.
         return _new_session(path, threads, exact=True)
     except FormatError:  # MatMulIntegerToFloat of int8, made for ARM, has no such form
         return _new_session(path, threads, exact=False)
