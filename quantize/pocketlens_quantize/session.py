@@ -15,9 +15,9 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
-from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as NoKernel
 
 from pocketlens._types import Float32s
+from pocketlens.graph import open_exactly
 from pocketlens_quantize.graph import WEIGHTED, consumers, weighted_nodes
 
 Feed: TypeAlias = Mapping[str, NDArray[Any]]
@@ -54,22 +54,9 @@ def open_session(model: onnx.ModelProto | bytes | Path, *, profile: Path | None 
     if profile is not None:
         options.enable_profiling = True
         options.profile_file_prefix = str(profile)
-    content = model.SerializeToString() if isinstance(model, onnx.ModelProto) else model
-    return open_exactly(content, options)
-
-
-def open_exactly(content: bytes | Path, options: ort.SessionOptions) -> Any:
-    """Return a session whose 8-bit sums do not overflow on x86-64 without VNNI, where onnxruntime can help it.
-
-    A target's processor adds without overflow what this one may not, so 8-bit weights are unsigned here (onnxruntime's
-    x64quantprecision; weights of 7 bits stay as they are). MatMulIntegerToFloat of int8 has no such form.
-    """
-    options.add_session_config_entry("session.x64quantprecision", "1")
-    try:
-        return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    except NoKernel:
-        options.add_session_config_entry("session.x64quantprecision", "0")
-        return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    if isinstance(model, Path):
+        return open_exactly(str(model), options)
+    return open_exactly(model.SerializeToString() if isinstance(model, onnx.ModelProto) else model, options)
 
 
 def embed(session: Any, feeds: Sequence[Feed]) -> Float32s:

@@ -9,5 +9,6 @@ from __future__ import annotations
 import onnxruntime as ort  # isort: skip
 import usearch.index as usearch  # isort: skip
 import numkong  # isort: skip
+from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as NoKernel  # isort: skip
 
-__all__ = ["numkong", "ort", "usearch"]
+__all__ = ["NoKernel", "numkong", "ort", "usearch"]

@@ -13,12 +13,13 @@ from typing import Any, TypeAlias
 
 from numpy.typing import NDArray
 
-from pocketlens._native import ort
+from pocketlens._native import NoKernel, ort
 from pocketlens._types import Float32s
 from pocketlens.errors import BadQuery, FormatError
 from pocketlens.forks import Process, keep_after_fork
 
 _MAX_THREADS = 4
+_EXACT = "session.x64quantprecision"
 _Shape: TypeAlias = tuple[int | None, ...]
 FIXED = -1  # a size that the graph must state
 
@@ -52,6 +53,7 @@ class Graph:
         self._path = path
         self._outputs = outputs
         self._process = Process()
+        # An inversion network's int8 products open in the exact form, and then fail as they run.
         self.session = _open_session(path, threads, exact="embedding" in outputs)
         keep_after_fork(self, self.session)
         found = {value.name: tuple(value.shape) for value in self.session.get_inputs()}
@@ -97,28 +99,37 @@ def _word(size: int | str | None) -> str:
     return "any" if size is None else "a number" if size == FIXED else str(size)
 
 
+def open_exactly(content: bytes | str, options: Any) -> Any:
+    """Return a session whose 8-bit sums do not overflow on x86-64 without VNNI, where onnxruntime can help it.
+
+    Two products of 8 bits do not fit into 16 there, so weights of 8 bits are unsigned (x64quantprecision of
+    onnxruntime); weights of 7 bits stay as they are. MatMulIntegerToFloat of int8, made for ARM, has no such form.
+
+    Args:
+        content: a graph, or the path of one.
+        options: the session options, to which this is added.
+    """
+    options.add_session_config_entry(_EXACT, "1")
+    try:
+        return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except NoKernel:
+        options.add_session_config_entry(_EXACT, "0")
+        return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+
 def _open_session(path: Path, threads: int | None, *, exact: bool) -> Any:
     check_threads(threads)
-    if not exact:  # the int8 products of an inversion network fail in the form that does not overflow
-        return _new_session(path, threads, exact=False)
-    try:
-        # Where a tower's 8-bit products would overflow (x86-64 without VNNI), add them so that they do not.
-        return _new_session(path, threads, exact=True)
-    except FormatError:  # MatMulIntegerToFloat of int8, made for ARM, has no such form
-        return _new_session(path, threads, exact=False)
-
-
-def _new_session(path: Path, threads: int | None, *, exact: bool) -> Any:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads if threads is not None else default_threads()
     options.inter_op_num_threads = 1
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     options.enable_cpu_mem_arena = False
     options.log_severity_level = 3
-    options.add_session_config_entry("session.x64quantprecision", "1" if exact else "0")
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     try:
+        if exact:
+            return open_exactly(str(path), options)
         return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own exceptions share no public base
         reason = _one_line(error)

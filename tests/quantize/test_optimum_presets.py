@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from pocketlens.errors import MissingPart, Refused
+from pocketlens.graph import open_exactly
 from pocketlens_quantize.optimum_presets import quantize_with_optimum
-from pocketlens_quantize.session import open_exactly
 
 Array = NDArray[np.float32]
 Preset = Literal["arm64", "avx2", "avx512_vnni"]
@@ -56,7 +56,7 @@ def pixels(rng: np.random.Generator, n: int) -> Array:
 
 
 def run(path: Path, x: Array) -> Array:
-    result: Array = open_exactly(path, ort.SessionOptions()).run(["y"], {"x": x})[0]
+    result: Array = open_exactly(str(path), ort.SessionOptions()).run(["y"], {"x": x})[0]
     return result
 
 

@@ -8,11 +8,11 @@ import onnx
 import onnxruntime as ort
 import pytest
 
+from pocketlens.graph import open_exactly
 from pocketlens_quantize.gate import Gate
 from pocketlens_quantize.inputs import Side
 from pocketlens_quantize.plan import Plan, Tower
 from pocketlens_quantize.proof import Pair, TowerName, measure, misses
-from pocketlens_quantize.session import open_exactly
 from pocketlens_quantize.target import Target
 from tests.quantize import towers
 from tests.quantize.towers import Floats, cosine, run_all
@@ -134,7 +134,7 @@ def test_the_fidelity_of_features_is_that_of_numpy(tmp_path: Path, side: Side) -
     found = measure({"image": pair}, dataclasses.replace(side, texts=[], labels=[]), timed=False)
     maps = []
     for path in (pair.float32, pair.smaller):
-        session = open_exactly(path, ort.SessionOptions())
+        session = open_exactly(str(path), ort.SessionOptions())
         maps.append([session.run(["features"], feed)[0].ravel().astype(np.float64) for feed in side.pictures])
     near = [float(a @ b / np.sqrt((a @ a) * (b @ b))) for a, b in zip(*maps, strict=True)]
     assert found["image_features_cosine_mean"] == pytest.approx(np.mean(near), abs=2e-6)

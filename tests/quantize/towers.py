@@ -19,10 +19,10 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from pocketlens.files import sha256_of
+from pocketlens.graph import open_exactly
 from pocketlens.manifest import write_manifest
 from pocketlens.model import FORMAT, VERSION, Features, FileRecord, ModelManifest, PictureSpec, Source, Space, TextSpec
 from pocketlens_quantize.queries import sample_queries
-from pocketlens_quantize.session import open_exactly
 
 Array: TypeAlias = NDArray[Any]
 Floats: TypeAlias = NDArray[np.float32]

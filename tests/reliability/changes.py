@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import io
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -103,11 +103,11 @@ def hashes(state: State) -> dict[str, str]:
     return {id: sha256(colour) for id, colour in state.items()}
 
 
-def wrong_answers(lens: Lens, state: State, *, k: int = 10) -> list[str]:
-    """Return what a bundle in this state answers wrongly; empty when all is right."""
+def wrong_answers(lens: Lens, state: State, *, k: int = 10, where: Mapping[str, Any] | None = None) -> list[str]:
+    """Return what a bundle answers wrongly when it is in this state, or holds these items that `where` lets through."""
     wrong = []
     for query in QUERIES:
-        hits = lens.search_vector(query, k=k)
+        hits = lens.search_vector(query, k=k, where=where)
         wrong += wrong_hits([(hit.id, hit.cosine) for hit in hits], query, state, k=k)
     return wrong
 

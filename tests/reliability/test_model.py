@@ -43,7 +43,7 @@ CHANGES: st.SearchStrategy[Change] = st.one_of(ADDS, REMOVES, COMPACTS)
 
 
 class Bundle(RuleBasedStateMachine):
-    """An opened bundle beside a dict of what should be in it. Filters have their place among the rules below."""
+    """An opened bundle beside a dict of what should be in it."""
 
     shipped: ClassVar[Path]
     work: ClassVar[Work]
@@ -113,6 +113,18 @@ class Bundle(RuleBasedStateMachine):
     @rule(k=st.integers(1, 30))
     def search(self, k: int) -> None:
         assert wrong_answers(self.lens, self.state, k=k) == []
+
+    @rule(many=st.booleans(), least=st.integers(74, 79), negated=st.booleans(), k=st.integers(1, 300))
+    def search_filtered(self, many: bool, least: int, negated: bool, k: int) -> None:
+        folder = "many" if many else ""
+        where: dict[str, Any] = {"or": [{"folder": folder}, {"size_bytes": {"gte": least}}]}
+        allowed = {
+            id: colour
+            for id, colour in self.state.items()
+            if (id.startswith("many/") == many or len(picture(colour)) >= least) != negated
+        }
+        where = {"not": where} if negated else where
+        assert wrong_answers(self.lens, allowed, k=k, where=where) == []
 
     @rule(id=IDS)
     def look_for_one_like(self, id: str) -> None:
