@@ -7,8 +7,8 @@ below them; the order is kept all the same, so that somebody who overrides the r
 from __future__ import annotations
 
 import onnxruntime as ort  # isort: skip
+from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as NoKernel  # isort: skip
 import usearch.index as usearch  # isort: skip
 import numkong  # isort: skip
-from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as NoKernel  # isort: skip
 
 __all__ = ["NoKernel", "numkong", "ort", "usearch"]

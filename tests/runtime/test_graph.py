@@ -27,7 +27,7 @@ def dynamic_product(path: Path, weights: np.ndarray) -> Path:
     ]
     tensors = [
         numpy_helper.from_array(weights, "weights"),
-        numpy_helper.from_array(np.float32(1 / 127), "step"),
+        numpy_helper.from_array(np.array(1 / 127, dtype=np.float32), "step"),
     ]
     x, embedding = (
         helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", size])
