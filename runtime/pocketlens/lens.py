@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -11,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from pocketlens._types import Float32s
-from pocketlens.additions import Added, Content, Tower, add_pictures, remove_items
+from pocketlens.additions import Added, Content, add_pictures, remove_items
 from pocketlens.bundle import check_space
 from pocketlens.codes import read_vector
 from pocketlens.collection import Collection
@@ -21,12 +20,11 @@ from pocketlens.compose.weights import LEAST_NORM
 from pocketlens.contents import Contents
 from pocketlens.decoders import DEVICE, Limits, with_formats
 from pocketlens.encoder import ImageEncoder, TextEncoder
-from pocketlens.errors import BadQuery, MissingPart
+from pocketlens.errors import BadQuery
 from pocketlens.filter import parse_filter
 from pocketlens.gallery import Gallery
 from pocketlens.graph import check_threads
 from pocketlens.hits import Hit, Hits
-from pocketlens.ingredients import Ingredients
 from pocketlens.items import Item
 from pocketlens.listing import name_pictures
 from pocketlens.model import Model
@@ -34,6 +32,7 @@ from pocketlens.parts import GivenPart, Part, read_parts, shorthand
 from pocketlens.picture import Picture
 from pocketlens.plan import plan_query, reason_for_one
 from pocketlens.selection import Selected, Selection
+from pocketlens.towers import Towers
 
 
 class Lens:
@@ -53,14 +52,11 @@ class Lens:
         limits: Limits = DEVICE,
     ) -> None:
         self._collection = collection
-        self._models = {"text": text, "image": image}
-        self._threads = threads
-        self._limits = limits
-        self._lock = threading.Lock()
+        self._towers = Towers(
+            text, image, threads=threads, limits=limits,
+            check=self._check_open, before_opening=collection.check_place,
+        )  # fmt: skip
         self._closed = False
-        self._text_encoder: TextEncoder | None = None
-        self._image_encoder: ImageEncoder | None = None
-        self._kit: tuple[Gallery, Ingredients] | None = None
 
     @property
     def gallery(self) -> Gallery:
@@ -165,7 +161,7 @@ class Lens:
 
         It is what the methods image, text and sum search with; other methods may need more than one vector.
         """
-        vectors = [self._encode_part(part) for part in shorthand(text, image, None)]
+        vectors = [self._towers.encode(part) for part in shorthand(text, image, None)]
         total = np.sum(vectors, axis=0)
         norm = float(np.linalg.norm(total))
         if norm < LEAST_NORM:
@@ -216,7 +212,7 @@ class Lens:
         """
         self._check_open()
         named = pictures if isinstance(pictures, Mapping) else name_pictures(pictures, root=root)
-        tower = self._tower(image_model)
+        tower = self._towers.for_adding(image_model, self.gallery)
         return add_pictures(self._collection, named, tower, attributes=attributes, on_progress=on_progress)
 
     def remove(self, ids: Sequence[str]) -> None:
@@ -241,13 +237,7 @@ class Lens:
         Raises:
             MissingPart: the bundle has no text tower, or no tokenizer for it.
         """
-        self._check_open()
-        with self._lock:
-            self._check_open()
-            if self._text_encoder is None:
-                self._collection.check_place()
-                self._text_encoder = TextEncoder(self._model("text"), threads=self._threads)
-            return self._text_encoder
+        return self._towers.text()
 
     def image_encoder(self) -> ImageEncoder:
         """Return the image encoder, opened on the first call.
@@ -255,28 +245,18 @@ class Lens:
         Raises:
             MissingPart: the bundle has no image tower.
         """
-        self._check_open()
-        with self._lock:
-            self._check_open()
-            if self._image_encoder is None:
-                self._collection.check_place()
-                self._image_encoder = ImageEncoder(self._model("image"), threads=self._threads, limits=self._limits)
-            return self._image_encoder
+        return self._towers.image()
 
     def has_tower(self, tower: Literal["text", "image"]) -> bool:
         """Return whether the bundle can encode texts (which takes a tokenizer too), or pictures."""
-        model = self._models[tower]
-        if model is None:
-            return False
-        return tower == "image" or model.manifest.can_read
+        return self._towers.has(tower)
 
     def close(self) -> None:
         """Release the gallery and the encoders; later queries raise `BadQuery`. In a fork it does nothing."""
         if not self._collection.process.is_here:
             return
-        with self._lock:
-            self._closed = True
-            self._text_encoder = self._image_encoder = self._kit = None
+        self._closed = True
+        self._towers.close()
         self._collection.close()
 
     def __enter__(self) -> Lens:
@@ -301,17 +281,17 @@ class Lens:
         parameters: Mapping[str, Value] | None,
         selection: Selection,
     ) -> Hits:
-        text, image = (None if model is None else model.manifest for model in self._models.values())
+        text, image = (None if model is None else model.manifest for model in self._towers.models.values())
         plan = plan_query(parts, name, parameters, text, image)
-        kit = self._ingredients(contents.gallery)
+        kit = self._towers.ingredients(contents.gallery)
 
         def encode(part: Part) -> Float32s:
             if isinstance(part.value, str) and part.kind == "text":
                 return np.asarray(kit.encode_texts([part.value])[0])
-            return kit.encode_picture(part.value, self._encode_picture)
+            return kit.encode_picture(part.value, self._towers.encode_picture)
 
         def see(part: Part) -> tuple[Float32s, Float32s]:
-            return kit.see_picture(part.value, self._see_picture)
+            return kit.see_picture(part.value, self._towers.see_picture)
 
         composed = plan.compose(kit, encode, see)
         if composed.fuse is None:
@@ -320,20 +300,6 @@ class Lens:
             selected = selection.among(contents, lambda k: contents.fused(composed, k=k))
             hits = self._hits(contents, selected, selection)
         return Hits(hits, method=plan.method.name, why=plan.why, parameters=plan.values, names=composed.names)
-
-    def _encode_part(self, part: Part) -> Float32s:
-        if part.kind == "text":
-            assert isinstance(part.value, str)
-            return np.asarray(self.text_encoder().encode([part.value])[0])
-        return self._encode_picture(part.value)
-
-    def _encode_picture(self, picture: Picture) -> Float32s:
-        return np.asarray(self.image_encoder().encode([picture])[0])
-
-    def _see_picture(self, picture: Picture) -> tuple[Float32s, Float32s]:
-        encoder = self.image_encoder()
-        vectors, features = encoder.encode_features(encoder.load(picture)[np.newaxis])
-        return vectors[0], features[0]
 
     def _hits(self, contents: Contents, selected: Selected, selection: Selection) -> list[Hit]:
         found, hits = selected.found, []
@@ -358,33 +324,10 @@ class Lens:
         contents = self._collection.now()
         return contents if where is None else contents.where(parse_filter(where, contents.gallery.manifest.attributes))
 
-    def _tower(self, model: Model | None) -> Tower:
-        if model is None:
-            if self._models["image"] is None:
-                raise MissingPart("this bundle has no image tower to add pictures with; give a model of its space")
-            return Tower.of(self._model("image"), self.image_encoder(), self._limits)
-        check_space(model, self.gallery.manifest.space)
-        return Tower.of(model, ImageEncoder(model, threads=self._threads, limits=self._limits), self._limits)
-
-    def _ingredients(self, gallery: Gallery) -> Ingredients:
-        with self._lock:
-            self._check_open()
-            if self._kit is None or self._kit[0] is not gallery:  # statistics are the gallery's
-                text, image = self._models["text"], self._models["image"]
-                kit = Ingredients(gallery, text, self.text_encoder, image=image, threads=self._threads)
-                self._kit = (gallery, kit)
-            return self._kit[1]
-
     def _check_open(self) -> None:
         self._collection.process.check("this lens")
         if self._closed:
             raise BadQuery("this lens is closed")
-
-    def _model(self, tower: str) -> Model:
-        model = self._models[tower]
-        if model is None:
-            raise MissingPart(f"this bundle has no {tower} tower, so it cannot answer {tower} queries")
-        return model
 
 
 def open_lens(path: str | Path, *, threads: int | None = None, formats: Sequence[str] = ()) -> Lens:

@@ -32,7 +32,7 @@ def test_an_added_picture_has_the_towers_vector_and_is_described(lens: Lens) -> 
     addition = lens._collection.now().local.additions["new"]
     np.testing.assert_allclose(addition.vector.astype(np.float32), vector(colour), atol=1e-3)
     assert (addition.encoder, addition.item.uri, addition.item.width, addition.item.height) == ("colours", "new", 8, 8)
-    assert addition.graph_sha256 == lens._model("image").manifest.files["image.onnx"].sha256
+    assert addition.graph_sha256 == lens._towers.model("image").manifest.files["image.onnx"].sha256
     hit = lens.search_vector(vector(colour), k=1)[0]
     assert (hit.id, hit.width, hit.attributes) == ("new", 8, {"size_bytes": len(picture(colour))})
     assert abs(hit.cosine - 1) < 1e-3

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 import pocketlens
-from pocketlens import cli
+from pocketlens import search_cli
 from pocketlens.compose import METHODS
 from pocketlens.index import MAX_K
 from tests.command import Result, Run
@@ -100,7 +100,7 @@ def test_a_wrong_call_of_search_is_one_line_and_exit_code_2(
 
 
 def test_the_range_of_k_is_that_of_the_library() -> None:
-    option = next(parameter for parameter in cli.search.params if parameter.name == "k")
+    option = next(parameter for parameter in search_cli.search.params if parameter.name == "k")
     assert isinstance(option.type, click.IntRange)
     assert (option.type.min, option.type.max) == (1, MAX_K)
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pocketlens import BadQuery, cli, duplicates, duplicates_cli
+from pocketlens import BadQuery, duplicates, duplicates_cli, search_cli
 from pocketlens._types import Float32s
 from pocketlens.contents import Contents
 from pocketlens.duplicates import NEAR, Group, distinct, find_duplicates, find_exact
@@ -117,5 +117,7 @@ def test_distinct_keeps_the_first_of_each_set() -> None:
 
 def test_help_tells_the_default() -> None:
     assert duplicates_cli._NEAR == NEAR
-    assert f"cosine {NEAR} or above" in str(next(p for p in cli.search.params if p.name == "diverse").__dict__["help"])
+    assert f"cosine {NEAR} or above" in str(
+        next(p for p in search_cli.search.params if p.name == "diverse").__dict__["help"]
+    )
     assert "Nothing is removed" in (inspect.getdoc(duplicates_cli.duplicates.callback) or "")

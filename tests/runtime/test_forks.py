@@ -62,7 +62,7 @@ calls = [
     lambda: encoder.encode(["red"]),
     lambda: image_encoder.encode([pictures / "red.png"]),
 ]
-locks = [lens._lock, lens._collection._lock]
+locks = [lens._towers.lock, lens._collection._lock]
 for lock in locks:  # another thread may hold them when the process forks
     lock.acquire()
 for call in calls:

@@ -57,8 +57,8 @@ def test_text_and_picture_together_are_the_sum_of_unit_vectors(bundle: Path, pic
 def test_a_text_query_opens_only_the_text_tower(bundle: Path) -> None:
     with pocketlens.open(bundle) as lens:
         lens.search(text="red")
-        assert lens._text_encoder is not None
-        assert lens._image_encoder is None
+        assert lens._towers.text_encoder is not None
+        assert lens._towers.image_encoder is None
 
 
 def test_a_tower_is_opened_once(bundle: Path) -> None:

@@ -106,7 +106,7 @@ def test_a_query_of_one_part_is_the_search_of_its_vector(lens: pocketlens.Lens, 
 def test_a_single_text_opens_neither_kit_nor_network(composing: Path) -> None:
     with pocketlens.open(composing) as lens:
         lens.search(text="red")
-        assert lens._kit is None and lens._image_encoder is None
+        assert lens._towers.kit is None and lens._towers.image_encoder is None
 
 
 def test_the_shorthand_is_the_parts_it_stands_for(lens: pocketlens.Lens, pictures: Path) -> None:
@@ -187,15 +187,15 @@ def test_a_method_that_the_bundle_cannot_use_lists_what_is_missing(bundle: Path,
             way = f"method {name} cannot be used .*{expected}, then .* {re.escape(REMAKE)}"
             with pytest.raises(pocketlens.MissingPart, match=way):
                 lens.search(text="red", image=pictures / "broken.jpg", method=name)  # said before it is decoded
-            assert lens._image_encoder is None
+            assert lens._towers.image_encoder is None
 
 
 def test_a_slider_costs_no_encoder_pass(composing: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pocketlens.open(composing) as lens:
         query = {"text": "at night", "image": pictures / "red.png", "negative": "people", "method": "pdv-lincir"}
         first = lens.search(**query)  # type: ignore[arg-type]
-        lens._text_encoder = lens._image_encoder = None
-        lens._models = {"text": None, "image": None}  # an encoder could not be opened any more
+        lens._towers.text_encoder = lens._towers.image_encoder = None
+        lens._towers.models = {"text": None, "image": None}  # an encoder could not be opened any more
         monkeypatch.setattr("pocketlens.needs.has_need", lambda text, image, need: True)
         assert lens.search(**query) == first  # type: ignore[arg-type]
         other = lens.search(**query, parameters={"image_strength": 0.1})  # type: ignore[arg-type]

@@ -95,12 +95,12 @@ def test_a_slider_costs_no_pass_of_the_image_tower(seeing: Path, pictures: Path,
     with pocketlens.open(seeing) as lens:
         image = pictures / "red.png"
         first = lens.search(text="green", image=image, negative="white", method=method)
-        lens._image_encoder = None
+        lens._towers.image_encoder = None
 
         def closed() -> ImageEncoder:
             raise AssertionError("the picture is remembered")
 
-        lens.image_encoder = closed  # type: ignore[method-assign]
+        lens._towers.image = closed  # type: ignore[method-assign]
         assert lens.search(text="green", image=image, negative="white", method=method) == first
         values: dict[str, float | str] = {"template": "plain"}
         assert lens.search(text="green", image=image, negative="white", method=method, parameters=values)

@@ -134,8 +134,8 @@ def test_more_like_this_needs_no_encoder_and_finds_copies(bundle: Path) -> None:
         assert (hits.method, len(hits)) == ("image", 2)
         assert "more/red copy.png" not in [hit.id for hit in lens.similar("red.png", diverse=True)]
         assert len(lens.similar("red.png", k=1_000)) == 4
-        assert lens._text_encoder is None
-        assert lens._image_encoder is None
+        assert lens._towers.text_encoder is None
+        assert lens._towers.image_encoder is None
 
 
 def test_codes_alone_give_more_like_this_too(tmp_path: Path) -> None:
