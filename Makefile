@@ -83,7 +83,8 @@ lens-base-composed: $(READY)
 # into it, makes it smaller, measures it and ships it if it is small and quick. Two hours on one core.
 TINY ?= build/lens-tiny
 TINY_RECIPE := models/lens-tiny/recipe
-TINY_TRAINING ?= --loss raml --views 1 --batch 64 --steps 1000 --set rate=8e-4
+TINY_DISTIL = fit distill --light $(TINY_RECIPE)/lens-tiny.json --heavy lens-base --pictures $(TINY)/pictures/train \
+  --loss raml --views 1 --batch 64 --name lens-tiny --licence "$(TINY_LICENCE)" --replace
 TINY_LICENCE := Apache-2.0 (weights: EfficientNet-Lite0, Apache-2.0, distilled from lens-base; the pictures' licences are in README.md)
 lens-tiny: $(READY) emojicir
 	mkdir -p $(TINY)
@@ -93,8 +94,11 @@ lens-tiny: $(READY) emojicir
 	rm -rf $(TINY)/pictures
 	$(TINY)/env/bin/python $(TINY_RECIPE)/training_pictures.py --cache $(WORK)/cache --out $(TINY)/pictures
 	PYTHONPATH=$(TINY)/packages $(BIN)/python $(TINY_RECIPE)/start.py --pictures $(TINY)/pictures/train --out $(TINY)/start.safetensors
-	$(BIN)/pocketlens fit distill --light $(TINY_RECIPE)/lens-tiny.json --start $(TINY)/start.safetensors --heavy lens-base \
-	  --pictures $(TINY)/pictures/train $(TINY_TRAINING) --name lens-tiny --licence "$(TINY_LICENCE)" --replace --out $(TINY)/float
+	$(TINY)/env/bin/python $(TINY_RECIPE)/same.py --cache $(WORK)/cache --pictures $(TINY)/pictures/train --out $(TINY)/same.csv
+	$(BIN)/pocketlens $(TINY_DISTIL) --start $(TINY)/start.safetensors --steps 1000 --set rate=8e-4 \
+	  --checkpoint $(TINY)/copied.safetensors --out $(TINY)/copied
+	$(BIN)/pocketlens $(TINY_DISTIL) --start $(TINY)/copied.safetensors --same $(TINY)/same.csv --steps 600 --set rate=4e-4 \
+	  --out $(TINY)/float
 	rm -rf $(TINY)/small
 	$(BIN)/pocketlens quantize $(TINY)/float --target x86-64 --calibration demo/pictures --gate agreement=0.86 --out $(TINY)/small
 	$(BIN)/pocketlens eval asymmetric --heavy lens-base --query $(TINY)/small --emojicir $(EMOJICIR) --held-style outline \

@@ -20,8 +20,8 @@ from pocketlens.errors import BadQuery, Busy, FormatError, PocketlensError
 from pocketlens.files import restore_folder
 from pocketlens.forks import Process
 from pocketlens.gallery import Gallery
-from pocketlens.local import NAME, NOTHING, Base, Local, Store, create_store
-from pocketlens.lock import hold
+from pocketlens.local import NAME, NOTHING, Base, Local, Store, create_store, remove_stale
+from pocketlens.lock import hold, try_hold
 
 T = TypeVar("T")
 _ATTEMPTS = 5  # to change a bundle that is compacted again and again
@@ -125,6 +125,12 @@ class Collection:
             self._follow()
             if self._is_another:
                 raise FormatError(f"{self.folder} is another bundle now, with other towers; open it again")
+
+    def tidy(self) -> None:
+        """Remove what a crash left of making a store, unless there is one or somebody holds the bundle."""
+        with suppress(OSError), try_hold(self.folder) as held:
+            if held and not (self.folder / NAME).exists():
+                remove_stale(self.folder)
 
     def close(self) -> None:
         """Release the gallery and the store. In a fork there is nothing to release."""

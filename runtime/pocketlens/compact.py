@@ -40,9 +40,9 @@ class Compacted:
 def compact(collection: Collection, *, on_progress: Callable[[int, int], None] = lambda done, total: None) -> Compacted:
     """Make a new gallery of what the bundle contains, with new statistics, and put it in the place of the old one.
 
-    A crash at any moment leaves the old bundle with its additions, or the new one. Without additions or removals
-    nothing is done. It takes memory for all vectors as float32, twice as much for a gallery with partitions, and room
-    on the disk for a second bundle.
+    A crash at any moment leaves the old bundle with its additions, or the new one. Without additions or removals it
+    only removes what a crash left of making a store. It takes memory for all vectors as float32, twice as much for a
+    gallery with partitions, and room on the disk for a second bundle.
 
     Args:
         collection: the opened bundle; it follows to the new one.
@@ -58,6 +58,7 @@ def compact(collection: Collection, *, on_progress: Callable[[int, int], None] =
     collection.check_place()
     before = collection.now()
     if not before.local.additions and not before.local.removed:
+        collection.tidy()
         return Compacted(before.count, 0, 0, before.gallery.manifest.generation)
 
     def write(gallery: Gallery, store: Store) -> Compacted:

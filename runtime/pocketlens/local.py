@@ -262,8 +262,7 @@ class Store:
 
 def create_store(folder: Path, base: Base) -> None:
     """Write an empty local.sqlite into a bundle that has none. The caller holds the bundle's lock alone."""
-    for stale in (*map(folder.joinpath, FILES[1:]), *folder.glob(f".{NAME}.*")):  # of one that was lost, or half made
-        stale.unlink(missing_ok=True)
+    remove_stale(folder)
     seal = _sum("base", base.gallery, base.space, base.dim)
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
         for statement in _TABLES.values():
@@ -273,6 +272,12 @@ def create_store(folder: Path, base: Base) -> None:
         content = bytearray(connection.serialize())
     content[_WAL] = b"\2\2"
     write_file(folder / NAME, bytes(content))
+
+
+def remove_stale(folder: Path) -> None:
+    """Remove what is left of a store that was lost or half made. The caller holds the lock alone; there is no store."""
+    for stale in (*map(folder.joinpath, FILES[1:]), *folder.glob(f".{NAME}.*")):
+        stale.unlink(missing_ok=True)
 
 
 def _to_record(addition: Addition) -> tuple[Any, ...]:

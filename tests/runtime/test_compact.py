@@ -178,3 +178,11 @@ def test_vectors_that_were_not_written_are_noticed(
         monkeypatch.undo()
         assert [item.id for item in collection.now().read_all()] == ["1", "2"]
     assert [path.name for path in tmp_path.iterdir()] == ["b"]
+
+
+def test_what_a_crash_left_of_making_a_store_goes_when_there_is_nothing_to_compact(own_bundle: Path) -> None:
+    half = own_bundle / ".local.sqlite.0vax5ynq"
+    half.write_bytes(b"SQLite format 3")
+    with open_lens(own_bundle) as lens:
+        assert lens.compact().added == 0
+    assert not half.exists()

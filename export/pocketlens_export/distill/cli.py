@@ -42,6 +42,8 @@ Example:
 @click.option("--pictures", required=True, multiple=True, type=_PATH, help="A folder of pictures. Repeatable.")
 @click.option("--loss", required=True, type=click.Choice(_LOSSES), help="What the light tower is held to.")
 @click.option("--out", required=True, type=_PATH, help="The model folder to write.")
+@click.option("--same", type=_PATH, metavar="FILE",
+              help="A CSV table, file and thing: pictures of the same thing learn to find each other.")  # fmt: skip
 @click.option("--views", default=4, show_default=True, type=click.IntRange(1, 64),
               help="Views of a picture that are stored, itself included.")  # fmt: skip
 @click.option("--flip", is_flag=True, help="Mirror half of the views; not for pictures with writing or direction.")
@@ -64,6 +66,7 @@ def distill(
     pictures: Sequence[Path],
     loss: str,
     out: Path,
+    same: Path | None,
     views: int,
     flip: bool,
     steps: int | None,
@@ -89,7 +92,7 @@ def distill(
     chosen = DISTILLATIONS[loss]
     request = Request(
         light=_architecture(light), start=start, heavy=open_model("--heavy", heavy), pictures=tuple(pictures),
-        chosen=chosen, values=check_values(chosen.recipe, read_settings(settings)), views=views, flip=flip,
+        same=same, chosen=chosen, values=check_values(chosen.recipe, read_settings(settings)), views=views, flip=flip,
         steps=steps, epochs=epochs, batch=batch or chosen.recipe.batch, seed=seed, name=name, licence=licence,
         checkpoint=checkpoint, threads=threads, cache=cache_folder(), fresh=fresh,
     )  # fmt: skip

@@ -28,6 +28,7 @@ from pocketlens_export.distill.quality import Unseen, measure
 from pocketlens_export.distill.recipes import Distillation
 from pocketlens_export.distill.reinforced import Plan, ReinforcedSet, reinforce, set_size_bytes
 from pocketlens_export.distill.report import Distilled, write_report
+from pocketlens_export.distill.same import Others, read_same
 from pocketlens_export.distill.student import build_clip, checkpoint_bytes
 from pocketlens_export.embeddings import Embeddings, Progress, encode_pictures
 from pocketlens_export.fit.seal import seal
@@ -52,6 +53,7 @@ class Request:
         start: a checkpoint that its weights begin with; None: seeded ones.
         heavy: an opened model folder whose space is the target.
         pictures: folders of pictures.
+        same: a table of pictures that show the same thing; None: every picture is a thing of its own.
         chosen, values: the loss, with a value for every parameter of its recipe.
         views, flip: of a picture, itself included; whether every other one is mirrored.
         steps, epochs: of the training, at most one of them given; None: the recipe's steps.
@@ -67,6 +69,7 @@ class Request:
     start: Path | None
     heavy: Model
     pictures: tuple[Path, ...]
+    same: Path | None
     chosen: Distillation
     values: dict[str, Value]
     views: int
@@ -88,6 +91,7 @@ class _Data:
     pictures: Embeddings
     split: Split
     views: ReinforcedSet
+    others: Others | None
 
 
 def distill_model(
@@ -144,7 +148,11 @@ def _prepare(request: Request, progress: Progress, say: Callable[[str], None]) -
     views = reinforce(
         pictures, request.heavy, spec, plan, cache=request.cache, progress=progress, threads=request.threads
     )
-    return _Data(pictures, split_rows(pictures.sha256), views)
+    split, others = split_rows(pictures.sha256), None
+    if request.same is not None:
+        others = read_same(request.same, pictures, split.train, pull=float(values["pull"]))
+        say(f"{others.count} pictures have others of the same thing")
+    return _Data(pictures, split, views, others)
 
 
 def _train(request: Request, clip: Clip, data: _Data, report: Report) -> tuple[Curve, Schedule, Path]:
@@ -157,7 +165,7 @@ def _train(request: Request, clip: Clip, data: _Data, report: Report) -> tuple[C
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     student = Student(clip.model.visual, clip.preprocessing).to(device)
     path = checkpoint_path(_asked(request, data, schedule, device), request.cache, fresh=request.fresh)
-    task = Learning(student, data.views, data.split, request.chosen, request.values, batch=batch)
+    task = Learning(student, data.views, data.split, request.chosen, request.values, batch=batch, others=data.others)
     curve = train(task, schedule, path, report=report)
     student.cpu().eval().to(memory_format=torch.contiguous_format)
     return curve, schedule, path
@@ -169,6 +177,7 @@ def _asked(request: Request, data: _Data, schedule: Schedule, device: torch.devi
         "light": [request.light.model_cfg["vision_cfg"], dataclasses.asdict(request.light.preprocessing)],
         "start": sha256_of(request.start) if request.start else None,
         "views": data.views.sha256,
+        "same": data.others.sha256 if data.others else None,
         "recipe": request.chosen.recipe.name,
         "values": request.values,
         "steps": schedule.steps,
@@ -241,6 +250,10 @@ def _told(request: Request, data: _Data, trained: tuple[Curve, Schedule], qualit
     parts = {"training": data.split.train, "validation": data.split.validation, "test": data.split.test}
     counts = {name: len(rows) for name, rows in parts.items()}
     counts |= {"duplicates left out": data.pictures.duplicates, "skipped": sum(data.pictures.skipped.values())}
+    hashes = {"pictures": digest, "views and vectors": data.views.sha256}
+    if data.others is not None:
+        hashes["pictures of the same thing"] = data.others.sha256
+        counts["with others of the same thing"] = data.others.count
     return Distilled(
         light=request.light.name,
         heavy=request.heavy.manifest.name,
@@ -251,7 +264,7 @@ def _told(request: Request, data: _Data, trained: tuple[Curve, Schedule], qualit
         started=f"sha256 {sha256_of(request.start)}" if request.start else "seeded weights",
         views=request.views,
         flip=request.flip,
-        data={"pictures": digest, "views and vectors": data.views.sha256},
+        data=hashes,
         counts=counts,
         curve=curve,
         quality=quality,

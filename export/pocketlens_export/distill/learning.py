@@ -11,6 +11,7 @@ from pocketlens._types import Int64s
 from pocketlens_export.architecture import Preprocessing
 from pocketlens_export.distill.recipes import Distillation, Values, total_loss
 from pocketlens_export.distill.reinforced import ReinforcedSet
+from pocketlens_export.distill.same import Others
 from pocketlens_export.split import Split
 
 HELD_OUT = 1_024  # validation pictures that the held-out loss is taken over, at most
@@ -46,6 +47,7 @@ class Learning:
         split: which pictures are trained on, and by which the held-out loss is taken.
         chosen: the loss.
         values: of its recipe's parameters.
+        others: what targets are drawn to, where pictures show the same thing.
         batch: pictures of a step; the held-out loss is taken over as many, for relational losses depend on it.
     """
 
@@ -58,10 +60,12 @@ class Learning:
         values: Values,
         *,
         batch: int,
+        others: Others | None = None,
     ) -> None:
         self.network = student
         self.lengths = np.ones(len(split.train), dtype=np.int64)
         self._views, self._split, self._chosen, self._values, self._batch = views, split, chosen, values, batch
+        self._others = others
         self._device = next(student.parameters()).device
 
     def loss(self, rows: Int64s) -> Tensor:
@@ -78,5 +82,7 @@ class Learning:
 
     def _loss(self, pictures: Int64s, views: Int64s) -> Tensor:
         pixels, teacher = self._views.rows(pictures, views)
+        if self._others is not None:
+            teacher = self._others.draw(teacher, pictures)
         found = self.network(torch.from_numpy(pixels).to(self._device))
         return total_loss(self._chosen, found, torch.from_numpy(teacher).to(self._device), self._values)

@@ -40,6 +40,7 @@ _COMMON = {
     "precision": Parameter("float32", "arithmetic of the light tower in training", choices=("float32", "bfloat16")),
     "crop": Parameter(0.35, "least share of a picture's area that a view shows", 0.01, 1.0),
     "jitter": Parameter(0.25, "most that a view's brightness, contrast and saturation change by", 0.0, 0.9),
+    "pull": Parameter(0.75, "with --same, how far a target is drawn to the same thing's other pictures", 0.0, 1.0),
     "background": Parameter(0.5, "share of the views of transparent pictures that get another background", 0.0, 1.0),
 }
 
