@@ -63,7 +63,7 @@ def run(options: Options, progress: Progress) -> Report:
             "pocketlens re-scores its best 50 from float16, and faiss where it says so.",
             "IVF-SQ8 has as many lists as pocketlens has partitions, learnt from as many rows in as many rounds.",
             "pocketlens's build writes and hashes the whole gallery: items, originals and statistics too.",
-            "Graphs were not built at this size: at 400,000 rows USearch's took 28 minutes with 32 links, width 256.",
+            "Graphs were not built at this size: at 100,000 faiss's and hnswlib's take three minutes (script index).",
             "Synthetic vectors with CLIP's statistics (clip_shaped.py), not embeddings of a trained model.",
         ],
         packages=("numpy", "usearch", "numkong", "faiss-cpu"),

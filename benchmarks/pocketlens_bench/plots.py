@@ -1,4 +1,4 @@
-"""The plots of docs/: what quantizing costs, recall of codes, time of scan and graph. Drawing needs matplotlib."""
+"""The plots of docs/: what quantizing costs, recall of codes, time and recall of indexes. Drawing needs matplotlib."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ def write_plots(results: dict[str, dict[str, Any]], docs: Path) -> None:
     for name, draw in (
         ("quantization", _quantization),
         ("codes", _codes),
-        ("crossover", _crossover),
         ("partitions", _partitions),
         ("index", _index),
         ("index_million", _index),
@@ -67,22 +66,6 @@ def _codes(axes: Any, tables: dict[str, Any]) -> None:
     axes.set_xlim(0.7, 1.0)
     axes.set_xlabel("recall@10 of an exhaustive search")
     axes.legend(loc="upper center", ncols=2, fontsize=8, bbox_to_anchor=(0.3, 1.14), frameon=False)
-
-
-def _crossover(axes: Any, tables: dict[str, Any]) -> None:
-    """Draw ratios, which a shared machine leaves alone; a point is filled where the recall reaches 0.98."""
-    by_search: dict[str, list[tuple[int, float, bool]]] = {}
-    for row in tables["All widths"]:
-        found = (row["rows"], row["time over scan"], row["recall@10"] >= TARGET_RECALL)
-        by_search.setdefault(row["search"], []).append(found)
-    for name, points in by_search.items():
-        sizes, ratios, reached = zip(*points, strict=True)
-        (line,) = axes.plot(sizes, ratios, "-", linewidth=2 if name == "scan" else 1, label=name)
-        colours = [line.get_color() if good else "white" for good in reached]
-        axes.scatter(sizes, ratios, s=22, c=colours, edgecolors=line.get_color(), zorder=3)
-    axes.set(xscale="log", yscale="log", xlabel=f"rows (filled: recall@10 of at least {TARGET_RECALL})")
-    axes.set_ylabel("time of one query over the scan's")
-    axes.legend(fontsize=8)
 
 
 def _partitions(axes: Any, tables: dict[str, Any]) -> None:

@@ -24,7 +24,7 @@ from pocketlens_bench.plots import write_plots
 
 Results = dict[str, dict[str, Any]]
 ORDER = ("cold_start", "opening", "latency", "quantization", "codes", "index", "index_million", "partitions",
-         "crossover", "filters", "fusion", "composed", "calibration", "near_duplicates", "draft",
+         "filters", "fusion", "composed", "calibration", "near_duplicates", "draft",
          "imports")  # fmt: skip
 _MEASUREMENTS = Path("docs") / "measurements.md"
 _TITLES = {
@@ -36,7 +36,6 @@ _TITLES = {
     "index": "Index, 100,000 rows",
     "index_million": "Index, 1,000,000 rows",
     "partitions": "Scan or partitions",
-    "crossover": "Scan or graph",
     "filters": "Filters",
     "fusion": "Fused search over candidates",
     "composed": "Composed queries, latency",
@@ -47,7 +46,7 @@ _TITLES = {
 }
 _PLOTS = {
     name: f"plots/{name}.svg"
-    for name in ("quantization", "codes", "index", "index_million", "partitions", "crossover", "calibration")
+    for name in ("quantization", "codes", "index", "index_million", "partitions", "calibration")
 }
 
 

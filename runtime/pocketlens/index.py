@@ -21,7 +21,7 @@ from pocketlens.errors import BadQuery, FormatError
 from pocketlens.partitions import Partitions
 
 MAX_K = 1_000
-CROSSOVER_ROWS = 400_000  # where a graph began to pay (results/crossover.json); partitions may pay sooner
+CROSSOVER_ROWS = 200_000  # from here on partitions take at most a third of a scan's time (results/partitions.json)
 _RESCORED = 50  # rows re-scored for a short answer (recall: benchmarks/results/codes.json)
 _RESCORED_PER_HIT = 3
 _BLOCK_ROWS = 1_024

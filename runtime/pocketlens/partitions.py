@@ -1,8 +1,8 @@
 """Coarse partitions of a gallery's rows: a query compares itself with their centres, then with the nearest ones' codes.
 
 Rows of a partition follow each other, so that each is one stretch of memory, scanned by NumKong, the kernels that
-USearch itself calls. They take the place of a graph, which was slow to build and hardly faster than a scan (figures:
-benchmarks/results/crossover.json); the script `partitions` measures them.
+USearch itself calls. A graph would take minutes to build where this takes seconds, for little at the recall that
+is asked for (benchmarks/results/index.json, partitions.json).
 """
 
 from __future__ import annotations

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from pocketlens_bench.measure import Options, Row
+from pocketlens.index import CROSSOVER_ROWS
+from pocketlens.tune import TARGET_RECALL
+from pocketlens_bench.measure import Options, Row, read_report
 from pocketlens_bench.partitions import crossover, run
 
 
@@ -25,6 +27,11 @@ def _rows(*found: tuple[int, float, float]) -> list[Row]:
 )
 def test_the_crossover_of_hand_made_tables(found: list[tuple[int, float, float]], expected: int | None) -> None:
     assert crossover(_rows(*found), target=0.98) == expected
+
+
+def test_the_runtimes_crossover_is_the_measured_one() -> None:
+    summary = read_report("partitions")["tables"]["Scan against the tuned number of probes"]
+    assert crossover(summary, target=TARGET_RECALL - 0.01) == CROSSOVER_ROWS
 
 
 def test_small_galleries_are_found_as_well_by_both() -> None:
