@@ -21,7 +21,8 @@ from pocketlens.encoder import ImageEncoder, TextEncoder
 from pocketlens.errors import BadQuery, FormatError, MissingPart
 from pocketlens.files import new_folder
 from pocketlens.gallery import MANIFEST as GALLERY_MANIFEST
-from pocketlens.gallery import Counts, Gallery, write_gallery
+from pocketlens.gallery import Counts, Gallery
+from pocketlens.gallery_writer import write_gallery
 from pocketlens.index import CROSSOVER_ROWS
 from pocketlens.items import Item
 from pocketlens.model import Model
