@@ -19,6 +19,7 @@ from pocketlens.errors import BadQuery, FormatError
 from pocketlens.forks import Process, keep_after_fork
 
 _MAX_THREADS = 4
+PROCESSOR = "CPUExecutionProvider"
 _Shape: TypeAlias = tuple[int | None, ...]
 FIXED = -1  # a size that the graph must state
 
@@ -44,15 +45,22 @@ class Graph:
         inputs: the expected inputs with their shapes; None stands for a size that must be left open, FIXED for one
             that must not.
         outputs: the outputs that may be read, with their shapes; the first size is that of every input.
+        provider: of onnxruntime, that runs what it can; the processor runs the rest.
     """
 
     def __init__(
-        self, path: Path, threads: int | None, inputs: Mapping[str, _Shape], outputs: Mapping[str, _Shape]
+        self,
+        path: Path,
+        threads: int | None,
+        inputs: Mapping[str, _Shape],
+        outputs: Mapping[str, _Shape],
+        *,
+        provider: str = PROCESSOR,
     ) -> None:
         self._path = path
         self._outputs = outputs
         self._process = Process()
-        self.session = _open_session(path, threads, exact="embedding" in outputs)
+        self.session = _open_session(path, threads, provider, exact="embedding" in outputs)
         keep_after_fork(self, self.session)
         found = {value.name: tuple(value.shape) for value in self.session.get_inputs()}
         given = {value.name: tuple(value.shape) for value in self.session.get_outputs()}
@@ -97,18 +105,18 @@ def _word(size: int | str | None) -> str:
     return "any" if size is None else "a number" if size == FIXED else str(size)
 
 
-def _open_session(path: Path, threads: int | None, *, exact: bool) -> Any:
+def _open_session(path: Path, threads: int | None, provider: str, *, exact: bool) -> Any:
     check_threads(threads)
     if not exact:  # the int8 products of an inversion network fail in the form that does not overflow
-        return _new_session(path, threads, exact=False)
+        return _new_session(path, threads, provider, exact=False)
     try:
         # Where a tower's 8-bit products would overflow (x86-64 without VNNI), add them so that they do not.
-        return _new_session(path, threads, exact=True)
+        return _new_session(path, threads, provider, exact=True)
     except FormatError:  # MatMulIntegerToFloat of int8, made for ARM, has no such form
-        return _new_session(path, threads, exact=False)
+        return _new_session(path, threads, provider, exact=False)
 
 
-def _new_session(path: Path, threads: int | None, *, exact: bool) -> Any:
+def _new_session(path: Path, threads: int | None, provider: str, *, exact: bool) -> Any:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads if threads is not None else default_threads()
     options.inter_op_num_threads = 1
@@ -119,7 +127,7 @@ def _new_session(path: Path, threads: int | None, *, exact: bool) -> Any:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     try:
-        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(str(path), options, providers=list(dict.fromkeys([provider, PROCESSOR])))
     except Exception as error:  # onnxruntime's own exceptions share no public base
         reason = _one_line(error)
         raise FormatError(f"{path} is no ONNX graph that onnxruntime {ort.__version__} can run: {reason}") from error
