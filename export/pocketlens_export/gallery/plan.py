@@ -20,16 +20,17 @@ from pocketlens.listing import Skipped
 from pocketlens_export.gallery.sources.entry import REPEATED, Entry, Place, Source
 
 SHARD_ENTRIES = 1_024
+_SPEED = "".join(  # until the file is whole it is worth nothing
+    f"PRAGMA {name}.journal_mode = OFF; PRAGMA {name}.synchronous = OFF;" for name in ("main", "seen")
+)
+_IDS = "CREATE TABLE seen.ids (id TEXT PRIMARY KEY NOT NULL) WITHOUT ROWID;"
 _SCHEMA = """
-PRAGMA journal_mode = OFF;
-PRAGMA synchronous = OFF;
 CREATE TABLE entries (
   number INTEGER PRIMARY KEY,
   id TEXT NOT NULL,
   uri TEXT, kind TEXT, path BLOB, start INTEGER, size_bytes INTEGER, image_column TEXT, attributes TEXT,
   reason TEXT, detail TEXT
 );
-CREATE TABLE ids (id TEXT PRIMARY KEY NOT NULL) WITHOUT ROWID;
 CREATE TABLE about (name TEXT PRIMARY KEY NOT NULL, value TEXT NOT NULL) WITHOUT ROWID;
 """
 
@@ -114,16 +115,20 @@ def write_plan(
         NotWritten: the disk is full or failing.
     """
     unfinished = path.with_name(f"{path.name}.new")
-    unfinished.unlink(missing_ok=True)
+    ids = path.with_name(f"{path.name}.ids")
+    for old in (unfinished, ids):
+        old.unlink(missing_ok=True)
     try:
         with closing(sqlite3.connect(unfinished)) as connection:
-            connection.executescript(_SCHEMA)
+            connection.execute("ATTACH ? AS seen", (str(ids),))
+            connection.executescript(_SPEED + _SCHEMA + _IDS)
             with connection:
                 _fill(connection, sources, given, types, on_listed)
                 connection.execute("INSERT INTO about VALUES ('shard', ?)", (json.dumps(shard),))
-                connection.execute("DROP TABLE ids")
     except sqlite3.OperationalError as error:
         raise NotWritten(path, error) from error
+    finally:
+        ids.unlink(missing_ok=True)
     with unfinished.open("rb") as file:
         os.fsync(file.fileno())
     unfinished.replace(path)
@@ -172,7 +177,7 @@ def _insert(
     given: Mapping[str, Any],
 ) -> None:
     if not isinstance(entry, Skipped):
-        taken = connection.execute("INSERT OR IGNORE INTO ids VALUES (?)", (entry.id,)).rowcount == 0
+        taken = connection.execute("INSERT OR IGNORE INTO seen.ids VALUES (?)", (entry.id,)).rowcount == 0
         if taken:
             entry = Skipped(entry.id, REPEATED, f"{entry.uri} has the id of an earlier one")
     if isinstance(entry, Skipped):

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Protocol
+from typing import TypeAlias
 
 import click
 
@@ -44,11 +44,8 @@ class Progress:
     left_s: float | None
 
 
-class Show(Protocol):
-    """Shows progress."""
-
-    def __call__(self, progress: Progress) -> None:
-        """Show it; called often, and for the last time when a stage ends."""
+Show: TypeAlias = Callable[[Progress], None]
+"""Shows progress; called often, and for the last time when a stage ends."""
 
 
 @dataclass(slots=True)

@@ -133,7 +133,8 @@ def open_run(path: Path, settings: Settings, *, restart: bool = False) -> Iterat
         if restart:
             shutil.rmtree(path / _SHARDS)
             (path / _SHARDS).mkdir()
-            (path / _PLAN).unlink(missing_ok=True)
+            for name in (_PLAN, _ROTATION):
+                (path / name).unlink(missing_ok=True)
         run = RunFolder(path, resumed=resumed and not restart and (path / _PLAN).exists())
         try:
             write_manifest(path / _SETTINGS, settings, format=FORMAT, version=VERSION)

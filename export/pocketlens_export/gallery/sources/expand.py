@@ -55,7 +55,7 @@ def open_sources(names: Sequence[str | Path], reading: Reading) -> list[Source]:
     twice = next((path for path, count in Counter(paths).items() if count > 1), None)
     if twice is not None:
         raise FormatError(f"{twice} is given twice; expected each source once")
-    return [_open(path, reading) for path in paths]
+    return [_open(path.absolute(), reading) for path in paths]
 
 
 def expand_braces(text: str) -> list[str]:

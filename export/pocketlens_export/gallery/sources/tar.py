@@ -48,18 +48,18 @@ class Tar:
         Files that no picture is made of, by their suffix, count for nothing here. An archive that ends early gives what
         is whole of it, and one entry that is skipped.
         """
-        try:
-            with self._path.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as archive:
-                for _, sample in groupby(_members(archive), lambda member: _sample_of(member.name)):
-                    yield from self._entries_of(list(sample), file)
-                if not _has_end(file, archive.offset):
-                    yield self._cut_short("there is no mark of its end")
-        except tarfile.ReadError as error:
-            if "unexpected end" not in str(error) and "truncated" not in str(error):
+        with self._path.open("rb") as file:
+            try:
+                archive = tarfile.open(fileobj=file, mode="r:")  # noqa: SIM115  # it holds nothing but the file
+            except tarfile.TarError as error:
                 raise FormatError(f"{self._path} is no plain tar archive: {error}") from error
-            yield self._cut_short(str(error))
-        except tarfile.TarError as error:
-            yield Skipped(self._path.name, "archive is damaged", str(error))
+            broken: list[str] = []
+            for _, sample in groupby(_members(archive, broken), lambda member: _sample_of(member.name)):
+                yield from self._entries_of(list(sample), file)
+            if broken:
+                yield self._cut_short(broken[0])
+            elif not _has_end(file, archive.offset):
+                yield self._cut_short("there is no mark of its end")
 
     def _cut_short(self, detail: str) -> Skipped:
         return Skipped(self._path.name, CUT_SHORT, f"{detail}; what stands before it was taken")
@@ -98,10 +98,17 @@ class Tar:
         return take(self._kept, found)
 
 
-def _members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    """Yield files that are not hidden, and forget them: the archive would keep them all."""
-    while (member := archive.next()) is not None:
-        archive.members = []  # type: ignore[attr-defined]
+def _members(archive: tarfile.TarFile, broken: list[str]) -> Iterator[tarfile.TarInfo]:
+    """Yield files that are not hidden, until the archive ends; what keeps it from being read further is added."""
+    while True:
+        try:
+            member = archive.next()
+        except tarfile.TarError as error:
+            broken.append(str(error))
+            return
+        if member is None:
+            return
+        archive.members = []  # type: ignore[attr-defined]  # it would keep them all
         if not member.isdir() and not member.name.rpartition("/")[2].startswith("."):
             yield member
 
