@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pocketlens_export.gallery.indexing import Done
     from pocketlens_export.gallery.plan import Plan
     from pocketlens_export.gallery.progress import Watch
-    from pocketlens_export.gallery.request import Device, Request
+    from pocketlens_export.gallery.request import Device, Engine, Request
 
 _SHOWN = 5
 _LONG_S = 10.0  # from which on a run is summed up
@@ -56,7 +56,7 @@ _PATH = click.Path(path_type=Path)
     default=1024,
     show_default=True,
     metavar="FILES",
-    help="Files that are written together: what a killed run may have to do again, for each of 8.",
+    help="Files that are written together; a killed run does its last few such groups again.",
 )
 @click.option(
     "--deadline",
@@ -67,6 +67,15 @@ _PATH = click.Path(path_type=Path)
     metavar="SECONDS",
     help="A picture that takes longer to decode, twice, is skipped.",
 )
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="Who encodes: this process, or Ray's workers: the same bundle.",
+)
+@click.option("--address", help="Of a running Ray cluster; without it one is started on this machine.")
+@click.option("--workers", type=click.IntRange(1, 100_000), help="Of Ray; by default as many as there is room for.")
 @click.option(
     "--rescore/--no-rescore", default=True, help="Keep float16 vectors beside the codes: nearly exact, but larger."
 )
@@ -94,6 +103,9 @@ def index(
     decoders: int | None,
     shard: int,
     deadline_s: float,
+    engine: Engine,
+    address: str | None,
+    workers: int | None,
     rescore: bool,
     replace: bool,
     restart: bool,
@@ -134,6 +146,8 @@ def index(
     from pocketlens_export.gallery.request import Request
     from pocketlens_export.gallery.sources.columns_kept import read_kept
 
+    if engine != "ray" and (address or workers):
+        raise click.UsageError("--address and --workers are for --engine ray")
     if out.exists() and not replace:
         raise FormatError(f"{out} exists already; give --replace or choose another name")
     types, attributes = _read_table(table) if table else ({}, {})
@@ -155,6 +169,9 @@ def index(
         processes=decoders,
         shard=shard,
         deadline_s=deadline_s,
+        engine=engine,
+        address=address,
+        workers=workers,
         device=device,
         skipped=skipped,
     )

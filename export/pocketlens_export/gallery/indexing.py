@@ -23,7 +23,7 @@ from pocketlens_export.gallery.plan import Plan, write_plan
 from pocketlens_export.gallery.progress import Heartbeat, Watch
 from pocketlens_export.gallery.request import Request, read_attributes, settings_of
 from pocketlens_export.gallery.run_folder import RunFolder, open_run
-from pocketlens_export.gallery.shard_maker import ShardMaker, Work
+from pocketlens_export.gallery.shard_maker import Work, make_here
 from pocketlens_export.gallery.sources.expand import Reading, open_sources
 from pocketlens_export.gallery.towers import check_towers, choose_towers, text_probes
 
@@ -87,24 +87,28 @@ def index_pictures(request: Request, watch: Watch, *, on_strange: Callable[[Plan
                 on_strange(plan)
             processes = request.processes or default_threads()
             decoding = Decoding(picture_spec(request.model), processes, limits, request.deadline_s)
-            files = (run.plan, run.rotation, run.shards, request.model.path)
-            resumed, busy = _make_shards(Work(*files, decoding, settings.threads, settings.provider), plan, run, watch)
+            files = (run.plan, run.rotation, run.shards, request.model.path.absolute())
+            work = Work(*files, decoding, settings.threads, settings.provider, settings.batch)
+            resumed, busy = _make_shards(request, work, plan, run, watch)
             account = _write_bundle(request, plan, run, towers, watch)
         watch.end()
     return Done(account.counts(), account.examples, resumed, busy)
 
 
-def _make_shards(work: Work, plan: Plan, run: RunFolder, watch: Watch) -> tuple[int, dict[str, float]]:
+def _make_shards(
+    request: Request, work: Work, plan: Plan, run: RunFolder, watch: Watch
+) -> tuple[int, dict[str, float]]:
     """Make the shards that are missing; return how many entries were done already, and how busy stages were."""
     missing = run.missing(plan)
     resumed = plan.total - sum(map(plan.count_of, missing))
     watch.begin("encoding", done=resumed, total=plan.total)
     if not missing:
         return resumed, {}
-    with ShardMaker(work) as maker:
-        for _ in maker.make(missing, watch.step):
-            pass
-        return resumed, maker.busy
+    if request.engine == "ray":
+        from pocketlens_export.gallery.ray_engine import make_on_ray
+
+        return resumed, make_on_ray(work, missing, watch.step, address=request.address, workers=request.workers)
+    return resumed, make_here(work, missing, watch.step)
 
 
 def _write_bundle(

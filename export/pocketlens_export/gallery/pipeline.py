@@ -26,9 +26,8 @@ from pocketlens_export.gallery.scan import Loaded
 from pocketlens_export.gallery.shards import Record, Shard, shard_path, write_shard
 from pocketlens_export.gallery.sources.entry import Entry
 
-BATCH = 16
 _OPEN_SHARDS = 8
-_BATCHES_AHEAD = 3  # that wait for the encoder
+_AHEAD = 64  # pictures that wait for the encoder
 _PATIENCE_S = 0.2
 _NO_PIXELS: Uint8s = np.zeros((0, 0, 3), dtype=np.uint8)
 Outcome = Callable[[bool], None]
@@ -64,6 +63,7 @@ class Pipeline:
         encode: pixels, uint8 (n, side, side, 3), to unit vectors, float32 (n, dim).
         decoders: decode pictures.
         rotation: of the codes, float32 (dim, dim).
+        batch: pictures that are encoded together.
         tell: called for every entry.
 
     Attributes:
@@ -77,11 +77,13 @@ class Pipeline:
         encode: Callable[[Uint8s], Float32s],
         decoders: Decoders,
         rotation: Float32s,
+        *,
+        batch: int,
         tell: Outcome = lambda was_read: None,
     ) -> None:
         self._plan, self._folder = plan, folder
         self._encode, self._decoders, self._rotation = encode, decoders, rotation
-        self._tell = tell
+        self._batch, self._tell = batch, tell
         self._todo: deque[tuple[_Batch, int]] = deque()  # entries of the newest shard that nobody has
         self._open: dict[int, _OpenShard] = {}
         self._encoding: deque[tuple[_Batch, Future[Float32s]]] = deque()
@@ -128,8 +130,8 @@ class Pipeline:
         shard = _OpenShard(number, entries, left=len(entries))
         self._open[number] = shard
         places = [place for place, entry in enumerate(entries) if isinstance(entry, Entry)]
-        for start in range(0, len(places), BATCH):
-            some = places[start : start + BATCH]
+        for start in range(0, len(places), self._batch):
+            some = places[start : start + self._batch]
             batch = _Batch(shard, waiting=len(some))
             self._todo += [(batch, place) for place in some]
         for place, entry in enumerate(entries):
@@ -161,7 +163,7 @@ class Pipeline:
         """Take what the encoder has done; wait for it where too much is ahead of it, or nothing else is under way."""
         while self._encoding:
             batch, future = self._encoding[0]
-            must_wait = len(self._encoding) > _BATCHES_AHEAD or not self._decoders.outstanding
+            must_wait = len(self._encoding) * self._batch > _AHEAD + self._batch or not self._decoders.outstanding
             if not (must_wait or future.done()):
                 return
             vectors = future.result()

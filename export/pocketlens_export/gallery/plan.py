@@ -36,7 +36,7 @@ CREATE TABLE about (name TEXT PRIMARY KEY NOT NULL, value TEXT NOT NULL) WITHOUT
 
 
 class Plan:
-    """A finished plan, opened for reading. It may be used by the thread that opened it.
+    """A finished plan, opened for reading. It may be used by one thread at a time.
 
     Attributes:
         total: how many entries there are.
@@ -47,7 +47,9 @@ class Plan:
     """
 
     def __init__(self, path: Path) -> None:
-        self._connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
+        self._connection = sqlite3.connect(
+            f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True, check_same_thread=False
+        )
         about = dict(self._connection.execute("SELECT name, value FROM about"))
         self.total: int = json.loads(about["total"])
         self.shard: int = json.loads(about["shard"])

@@ -19,12 +19,13 @@ from pocketlens.errors import MissingPart
 from pocketlens.graph import PROCESSOR, default_threads
 from pocketlens.model import Model
 from pocketlens_export.gallery.decoders import DEADLINE_S
-from pocketlens_export.gallery.pipeline import BATCH
 from pocketlens_export.gallery.plan import SHARD_ENTRIES
 from pocketlens_export.gallery.run_folder import Settings
 from pocketlens_export.gallery.sources.columns_kept import Kept
 
 CUDA = "CUDAExecutionProvider"
+_BATCHES = {PROCESSOR: 4, CUDA: 64}  # the processor is slower with more (benchmarks/results/scale.json)
+Engine = Literal["local", "ray"]
 Device = Literal["auto", "cpu", "cuda"]
 
 
@@ -49,6 +50,9 @@ class Request:
         processes: that decode; None is the usable cores.
         shard: entries of a shard: what a run that is killed may have to do again.
         deadline_s: how long a picture may take to decode, in seconds.
+        engine: who makes shards: "local", this process, or "ray", see `ray_engine`.
+        address: of a Ray cluster; None starts one on this machine.
+        workers: of Ray at once; None is as many as there is room for.
         device: that encodes; "auto" is CUDA where onnxruntime has it.
         skipped: file that gets a line of JSON for every entry that was skipped.
     """
@@ -69,6 +73,9 @@ class Request:
     processes: int | None = None
     shard: int = SHARD_ENTRIES
     deadline_s: float = DEADLINE_S
+    engine: Engine = "local"
+    address: str | None = None
+    workers: int | None = None
     device: Device = "auto"
     skipped: Path | None = None
 
@@ -107,6 +114,7 @@ def settings_of(
     manifest = request.model.manifest
     kept = [(each.name, each.type) for each in request.kept]
     about = json.dumps([given, types, kept, request.image_column], sort_keys=True)
+    provider = _provider(request.device)
     return Settings(
         sources=tuple(sources),
         model=manifest.name,
@@ -114,17 +122,20 @@ def settings_of(
         image_sha256=manifest.files[picture_spec(request.model).file].sha256,
         formats=tuple(formats),
         attributes=hashlib.sha256(about.encode(errors="surrogatepass")).hexdigest(),
-        provider=_provider(request.device),
+        provider=provider,
         threads=request.threads or default_threads(),
-        batch=BATCH,
+        batch=_BATCHES[provider],
         shard=request.shard,
-        versions={
-            "pocketlens": __version__,
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("numpy", "pillow")},
-            "onnxruntime": ort.__version__,
-        },
+        versions=versions_here(),
     )
+
+
+def versions_here() -> dict[str, str]:
+    """Return the versions of what computes on this machine."""
+    packages = {name: version(name) for name in ("numpy", "pillow")}
+    return {
+        "pocketlens": __version__, "python": platform.python_version(), **packages, "onnxruntime": ort.__version__,
+    }  # fmt: skip
 
 
 def _provider(device: Device) -> str:

@@ -119,6 +119,7 @@ def open_run(path: Path, settings: Settings, *, restart: bool = False) -> Iterat
         Busy: another process is at it.
         NotWritten: the disk is full or failing.
     """
+    path = path.absolute()
     made = [parent for parent in path.parents if not parent.exists()]
     resumed = path.exists()
     if resumed:

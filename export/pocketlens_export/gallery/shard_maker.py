@@ -29,6 +29,7 @@ class Work:
         decoding: how pictures are decoded.
         threads: of the encoder.
         provider: of onnxruntime.
+        batch: pictures that are encoded together.
     """
 
     plan: Path
@@ -38,6 +39,15 @@ class Work:
     decoding: Decoding
     threads: int
     provider: str
+    batch: int
+
+
+def make_here(work: Work, numbers: Iterable[int], tell: Outcome) -> dict[str, float]:
+    """Make shards in this process, and return what share of the time each stage was busy."""
+    with ShardMaker(work) as maker:
+        for _ in maker.make(numbers, tell):
+            pass
+        return maker.busy
 
 
 class ShardMaker:
@@ -67,7 +77,8 @@ class ShardMaker:
         """Make shards and yield each one's number when it stands on the disk; see `Pipeline.run`."""
         start, before = time.perf_counter(), self._decoders.busy_s
         encode, shards = self._encoder.encode_pixels, self._work.shards
-        pipeline = Pipeline(self._plan, shards, encode, self._decoders, self._rotation, tell)
+        batch, decoders = self._work.batch, self._decoders
+        pipeline = Pipeline(self._plan, shards, encode, decoders, self._rotation, batch=batch, tell=tell)
         for number in pipeline.run(numbers):
             took = max(time.perf_counter() - start, 1e-9)
             self.busy = {
