@@ -16,7 +16,7 @@ from typing import Any
 import click
 
 import pocketlens
-from pocketlens_export.gallery.cli import index
+from pocketlens_export.gallery.index_cli import index
 
 DEMO = Path(__file__).parent
 PICTURES, BUNDLE, SHEET = DEMO / "pictures", DEMO / "bundle", DEMO / "index.html"

@@ -10,7 +10,8 @@ from pathlib import Path
 from pocketlens._types import Float32s
 from pocketlens.bundle import FORMAT, VERSION, BundleManifest, add_tower, seal_bundle
 from pocketlens.files import sha256_of
-from pocketlens.gallery import Counts, Gallery, open_manifest, write_gallery
+from pocketlens.gallery import Counts, Gallery, open_manifest
+from pocketlens.gallery_writer import write_gallery
 from pocketlens.items import Item
 from pocketlens.manifest import manifest_bytes, write_manifest
 from pocketlens.model import Model, Space

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from pocketlens.compose import METHODS, Method, Query, Text, find_method
 from pocketlens.compose.choice import choose
 from pocketlens.errors import BadQuery
-from pocketlens.gallery import Counts, write_gallery
+from pocketlens.gallery import Counts
+from pocketlens.gallery_writer import write_gallery
 from pocketlens.items import Item
 from pocketlens.lens import open_lens
 from pocketlens.model import Model

@@ -19,7 +19,8 @@ import numpy as np
 
 from pocketlens._types import Float16s, Float32s, Int64s
 from pocketlens.errors import MissingPart
-from pocketlens.gallery import Counts, Gallery, write_gallery
+from pocketlens.gallery import Counts, Gallery
+from pocketlens.gallery_writer import write_gallery
 from pocketlens.index import PARTITIONS, Index, IndexSpec
 from pocketlens.items import Item
 from pocketlens.model import Space

@@ -22,7 +22,8 @@ from pocketlens.compose import Query, Text, compose, find_method
 from pocketlens.compose.method import Composed
 from pocketlens.contents import Contents
 from pocketlens.filter import parse_filter, select_items
-from pocketlens.gallery import Counts, Gallery, write_gallery
+from pocketlens.gallery import Counts, Gallery
+from pocketlens.gallery_writer import write_gallery
 from pocketlens.items import Item
 from pocketlens.model import Space
 from pocketlens.moments import write_moment

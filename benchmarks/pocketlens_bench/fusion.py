@@ -18,7 +18,8 @@ from pocketlens.compose import Composed, Negative, Query, Text, compose, find_me
 from pocketlens.compose.method import Value
 from pocketlens.concepts import Concepts
 from pocketlens.fusion import CANDIDATES, EXHAUSTIVE_ROWS, search_fused
-from pocketlens.gallery import Counts, Gallery, write_gallery
+from pocketlens.gallery import Counts, Gallery
+from pocketlens.gallery_writer import write_gallery
 from pocketlens.items import Item
 from pocketlens.model import Space
 from pocketlens_bench import clip_shaped

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from pocketlens.bundle import Tower, add_tower, seal_bundle
-from pocketlens.gallery import Counts, write_gallery
+from pocketlens.gallery import Counts
+from pocketlens.gallery_writer import write_gallery
 from pocketlens.items import Item
 from pocketlens.model import Model
 from pocketlens_bench import clip_shaped

@@ -13,7 +13,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from pocketlens.gallery import Counts, write_gallery
+from pocketlens.gallery import Counts
+from pocketlens.gallery_writer import write_gallery
 from pocketlens.items import Item
 from pocketlens.model import Model, Space, find_model
 from pocketlens_bench import clip_shaped

@@ -121,7 +121,7 @@ class _Texts:
 
     def __init__(self, parts: Sequence[Array], count: int) -> None:
         self._codes, *words = parts
-        self._words = _Words(*words)
+        self._words = Words(*words)
         _expect(len(self._codes) == count, "i32", f"{len(self._codes)} values, expected {count}")
         _check_places(self._codes, "i32", _NO_WORD, self._words.count)
 
@@ -130,7 +130,7 @@ class _Texts:
         words = sorted({value for value in values if value is not None})
         place = {word: n for n, word in enumerate(words)}
         codes = np.array([_NO_WORD if value is None else place[value] for value in values], dtype="<i4")
-        return (codes, *_Words.encode(words))
+        return (codes, *Words.encode(words))
 
     def match(self, op: str, values: Sequence[str]) -> Bools:
         codes, there = self._codes, self._codes != _NO_WORD
@@ -156,7 +156,7 @@ class _Tags:
 
     def __init__(self, parts: Sequence[Array], count: int) -> None:
         self._items, self._starts, *words = parts
-        self._words = _Words(*words)
+        self._words = Words(*words)
         self._count = count
         _check_places(self._items, "i32", 0, count)
         _check_offsets(self._starts, "starts.i64", self._words.count, len(self._items))
@@ -169,7 +169,7 @@ class _Tags:
                 items.setdefault(tag, []).append(number)
         words = sorted(items)
         starts = np.cumsum([0, *(len(items[word]) for word in words)], dtype="<i8")
-        return (np.array([n for word in words for n in items[word]], dtype="<i4"), starts, *_Words.encode(words))
+        return (np.array([n for word in words for n in items[word]], dtype="<i4"), starts, *Words.encode(words))
 
     def match(self, op: str, values: Sequence[str]) -> Bools:
         if op == "exists":
@@ -187,7 +187,7 @@ class _Tags:
         return found
 
 
-class _Words:
+class Words:
     """Distinct texts in the order of their code points: where each starts, int64 (words + 1,), in a blob of UTF-8."""
 
     def __init__(self, offsets: Array, blob: Array) -> None:
@@ -200,6 +200,7 @@ class _Words:
 
     @staticmethod
     def encode(words: Sequence[str]) -> tuple[Array, Array]:
+        """Return the arrays of distinct texts in order."""
         blobs = [word.encode() for word in words]
         offsets = np.cumsum([0, *map(len, blobs)], dtype="<i8")
         return offsets, np.frombuffer(b"".join(blobs), dtype="u1")

@@ -19,7 +19,7 @@ from pocketlens.errors import FormatError
 from pocketlens.items import Item
 
 FOLDER = "columns"
-_ROWS = f"{FOLDER}/rows.i64"
+ROWS = f"{FOLDER}/rows.i64"
 
 
 class Columns:
@@ -35,7 +35,7 @@ class Columns:
 
     def __init__(self, schema: Schema, arrays: dict[str, Array]) -> None:
         self.schema = schema
-        self.first: Int64s = arrays[_ROWS]
+        self.first: Int64s = arrays[ROWS]
         self._columns: dict[str, Column] = {}
         for n, (name, kind) in enumerate(schema.items()):
             stem = f"{FOLDER}/{n}"
@@ -68,7 +68,7 @@ class Columns:
 def file_names(schema: Schema) -> list[str]:
     """Return the files that columns of a schema are, relative to the gallery."""
     ends = [(n, end) for n, kind in enumerate(schema.values()) for end in COLUMNS[kind].ENDS]
-    return [_ROWS, *(f"{FOLDER}/{n}.{end}" for n, end in ends)]
+    return [ROWS, *(f"{FOLDER}/{n}.{end}" for n, end in ends)]
 
 
 def encode_columns(schema: Schema, items: Iterable[Item], rows: int) -> dict[str, Array]:
@@ -83,18 +83,11 @@ def encode_columns(schema: Schema, items: Iterable[Item], rows: int) -> dict[str
     first = np.searchsorted([item.row for item in ordered], np.arange(rows + 1)).astype("<i8")
     assert first[-1] == len(ordered) and (np.diff(first) > 0).all(), "a row has no item, or an item no row"
     values = [values_of(item) for item in ordered]
-    arrays: dict[str, Array] = {_ROWS: first}
+    arrays: dict[str, Array] = {ROWS: first}
     for n, (name, kind) in enumerate(schema.items()):
         encoded = COLUMNS[kind].encode([each.get(name) for each in values])
         arrays |= {f"{FOLDER}/{n}.{end}": part for end, part in zip(COLUMNS[kind].ENDS, encoded, strict=True)}
     return arrays
-
-
-def write_columns(folder: Path, arrays: dict[str, Array]) -> None:
-    """Write what `encode_columns` returned into the folder of a gallery that is being made."""
-    (folder / FOLDER).mkdir()
-    for name, array in arrays.items():
-        (folder / name).write_bytes(array.tobytes())  # NumPy's tofile does not tell when the disk is full
 
 
 def open_columns(folder: Path, schema: Schema, *, rows: int, items: int) -> Columns:
@@ -104,9 +97,9 @@ def open_columns(folder: Path, schema: Schema, *, rows: int, items: int) -> Colu
         FormatError: a file's length or content cannot be.
     """
     arrays = {name: _map(folder / name) for name in file_names(schema)}
-    first = arrays[_ROWS]
+    first = arrays[ROWS]
     if len(first) != rows + 1 or first[0] != 0 or first[-1] != items or (np.diff(first) < 1).any():
-        raise FormatError(f"{folder / _ROWS} does not rise from 0 to {items}, the items, over {rows} rows")
+        raise FormatError(f"{folder / ROWS} does not rise from 0 to {items}, the items, over {rows} rows")
     try:
         return Columns(schema, arrays)
     except WrongColumn as error:

@@ -19,7 +19,8 @@ from pocketlens.collection import Collection
 from pocketlens.contents import Contents
 from pocketlens.errors import BadQuery, CorruptFile
 from pocketlens.files import new_folder
-from pocketlens.gallery import Counts, Gallery, write_gallery
+from pocketlens.gallery import Counts, Gallery
+from pocketlens.gallery_writer import write_gallery
 from pocketlens.items import Item
 from pocketlens.local import FILES, Store
 from pocketlens.model import Model

@@ -13,8 +13,8 @@ from PIL import Image
 from pocketlens._types import Float32s, Int64s, Uint8s
 from pocketlens.decoders import DEVICE, Limits
 from pocketlens.errors import BadQuery, MissingPart
-from pocketlens.graph import Graph
-from pocketlens.model import Model, TextSpec
+from pocketlens.graph import PROCESSOR, Graph
+from pocketlens.model import Model, PictureSpec, TextSpec
 from pocketlens.picture import Picture, load_pixels
 from pocketlens.text import Tokenizer, readable
 
@@ -134,19 +134,17 @@ class ImageEncoder:
         model: an opened model folder with an image tower.
         threads: threads inside one graph run; by default the usable cores, at most 4.
         limits: which formats are read, and how large a picture may be.
+        provider: of onnxruntime; servers may have a faster one than the processor.
 
     Raises:
         MissingPart: the model has no image tower.
         FormatError: the graph is none, or its shapes are not the manifest's (CorruptFile: it differs from its record).
     """
 
-    def __init__(self, model: Model, *, threads: int | None = None, limits: Limits = DEVICE) -> None:
-        spec = model.manifest.image
-        if spec is None:
-            raise MissingPart(
-                f"{model.path}: model {model.manifest.name} has no image tower, so it cannot see pictures"
-            )
-        self.spec = spec
+    def __init__(
+        self, model: Model, *, threads: int | None = None, limits: Limits = DEVICE, provider: str = PROCESSOR
+    ) -> None:
+        self.spec = spec = picture_spec(model)
         self.dim = model.manifest.space.dim
         self._limits = limits
         self._name = f"{model.path}: model {model.manifest.name}"
@@ -154,7 +152,7 @@ class ImageEncoder:
         if spec.features is not None:
             outputs["features"] = (None, spec.features.channels, spec.features.height, spec.features.width)
         shapes = {"pixels": (None, spec.side, spec.side, 3)}
-        self._graph = Graph(model.file(spec.file), threads, shapes, outputs)
+        self._graph = Graph(model.file(spec.file), threads, shapes, outputs, provider=provider)
 
     def encode(self, pictures: Sequence[Picture]) -> Float32s:
         """Return unit embeddings, float32 (n, dim), one row per picture (bytes, path or PIL image).
@@ -197,6 +195,13 @@ class ImageEncoder:
             )
         embeddings, features = self._graph.run({"pixels": pixels}, ["embedding", "features"])
         return embeddings, features
+
+
+def picture_spec(model: Model) -> PictureSpec:
+    """Return what a model's image tower takes; raises `MissingPart` where it has none."""
+    if model.manifest.image is None:
+        raise MissingPart(f"{model.path}: model {model.manifest.name} has no image tower, so it cannot see pictures")
+    return model.manifest.image
 
 
 def _check_several(values: Any, one: type | UnionType) -> None:

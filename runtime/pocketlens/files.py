@@ -138,7 +138,7 @@ def new_folder(path: Path, *, replace: bool = False, dropping: Collection[str] =
         NotWritten: the disk is full, read-only or failing; also an OSError in the block.
         Busy: others kept opening what stands there.
     """
-    _refuse_to_replace(path, replace, dropping)
+    check_free(path, replace=replace, dropping=dropping)
     made = [parent for parent in path.parents if not parent.exists()]
     with _not_written(path), _removed_on_error(made):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -181,7 +181,8 @@ def _check_compression(archive: ZipFile) -> None:
             raise ValueError(f"{member.filename} is compressed by method {member.compress_type}, expected 0 or 8")
 
 
-def _refuse_to_replace(path: Path, replace: bool, dropping: Collection[str]) -> None:
+def check_free(path: Path, *, replace: bool = False, dropping: Collection[str] = ()) -> None:
+    """Raise `FormatError` unless `new_folder` may put a folder at this path."""
     if path.is_symlink():
         raise FormatError(f"{path} is a symbolic link, expected a folder or a free name")
     if not path.exists():

@@ -20,6 +20,7 @@ from pocketlens.forks import Process, keep_after_fork
 
 _MAX_THREADS = 4
 _EXACT = "session.x64quantprecision"
+PROCESSOR = "CPUExecutionProvider"
 _Shape: TypeAlias = tuple[int | None, ...]
 FIXED = -1  # a size that the graph must state
 
@@ -45,16 +46,23 @@ class Graph:
         inputs: the expected inputs with their shapes; None stands for a size that must be left open, FIXED for one
             that must not.
         outputs: the outputs that may be read, with their shapes; the first size is that of every input.
+        provider: of onnxruntime, that runs what it can; the processor runs the rest.
     """
 
     def __init__(
-        self, path: Path, threads: int | None, inputs: Mapping[str, _Shape], outputs: Mapping[str, _Shape]
+        self,
+        path: Path,
+        threads: int | None,
+        inputs: Mapping[str, _Shape],
+        outputs: Mapping[str, _Shape],
+        *,
+        provider: str = PROCESSOR,
     ) -> None:
         self._path = path
         self._outputs = outputs
         self._process = Process()
         # An inversion network's int8 products open in the exact form, and then fail as they run.
-        self.session = _open_session(path, threads, exact="embedding" in outputs)
+        self.session = _open_session(path, threads, provider, exact="embedding" in outputs)
         keep_after_fork(self, self.session)
         found = {value.name: tuple(value.shape) for value in self.session.get_inputs()}
         given = {value.name: tuple(value.shape) for value in self.session.get_outputs()}
@@ -99,7 +107,7 @@ def _word(size: int | str | None) -> str:
     return "any" if size is None else "a number" if size == FIXED else str(size)
 
 
-def open_exactly(content: bytes | str, options: Any) -> Any:
+def open_exactly(content: bytes | str, options: Any, *, providers: Sequence[str] = (PROCESSOR,)) -> Any:
     """Return a session whose 8-bit sums do not overflow on x86-64 without VNNI, where onnxruntime can help it.
 
     Two products of 8 bits do not fit into 16 there, so weights of 8 bits are unsigned (x64quantprecision of
@@ -108,16 +116,17 @@ def open_exactly(content: bytes | str, options: Any) -> Any:
     Args:
         content: a graph, or the path of one.
         options: the session options, to which this is added.
+        providers: of onnxruntime, the first one first.
     """
     options.add_session_config_entry(_EXACT, "1")
     try:
-        return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(content, options, providers=list(providers))
     except NoKernel:
         options.add_session_config_entry(_EXACT, "0")
-        return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(content, options, providers=list(providers))
 
 
-def _open_session(path: Path, threads: int | None, *, exact: bool) -> Any:
+def _open_session(path: Path, threads: int | None, provider: str, *, exact: bool) -> Any:
     check_threads(threads)
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads if threads is not None else default_threads()
@@ -127,10 +136,11 @@ def _open_session(path: Path, threads: int | None, *, exact: bool) -> Any:
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    providers = list(dict.fromkeys([provider, PROCESSOR]))
     try:
         if exact:
-            return open_exactly(str(path), options)
-        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            return open_exactly(str(path), options, providers=providers)
+        return ort.InferenceSession(str(path), options, providers=providers)
     except Exception as error:  # onnxruntime's own exceptions share no public base
         reason = _one_line(error)
         raise FormatError(f"{path} is no ONNX graph that onnxruntime {ort.__version__} can run: {reason}") from error

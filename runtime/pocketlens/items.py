@@ -136,6 +136,13 @@ class Items:
             raise FormatError(f"{self.path}: the items cannot be read: {error}") from error
 
 
+def stream_items(path: Path) -> Iterator[Item]:
+    """Yield every item of a database, by row and id, one at a time."""
+    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)) as connection:
+        for record in connection.execute(f"SELECT {', '.join(_COLUMNS)} FROM items ORDER BY row, id"):
+            yield _from_record(record, path)
+
+
 def write_items(path: Path, items: Iterable[Item]) -> None:
     """Write a new items.sqlite; the same items in the same order give the same bytes.
 

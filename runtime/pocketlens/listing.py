@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from pocketlens.decoders import DEVICE, FORMATS, Limits
 from pocketlens.errors import BadQuery, FormatError
@@ -35,7 +35,7 @@ def list_files(folder: Path) -> list[Path]:
         raise FormatError(f"{folder} is not a folder; expected a folder of pictures")
     found = []
     for root, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".") and not _is_bundle(Path(root, name))]
+        folders[:] = [name for name in folders if not name.startswith(".") and not is_bundle(Path(root, name))]
         links = [name for name in folders if Path(root, name).is_symlink()]
         found += [Path(root, name) for name in (*names, *links) if not name.startswith(".")]
     return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
@@ -55,13 +55,18 @@ def skip_reason(name: str, path: Path, limits: Limits) -> Skipped | None:
         return Skipped(name.encode(errors="replace").decode(), "name is not text", "its name is not valid UTF-8")
     if path.is_dir():
         return Skipped(name, "linked folder", "links to folders are not followed")
-    suffix = path.suffix.lower()
-    if suffix in limits.suffixes():
+    return skip_suffix(name, limits)
+
+
+def skip_suffix(name: str, limits: Limits) -> Skipped | None:
+    """Return why what has this name is not opened, by its suffix; None when it may be a picture."""
+    suffix = PurePosixPath(name).suffix
+    if suffix.lower() in limits.suffixes():
         return None
-    if suffix in _BY_OPTION:
-        return Skipped(name, "unsupported format", f"{path.suffix} is read with --formats {_BY_OPTION[suffix]}")
-    reason = "unsupported format" if suffix in _NEVER else "not a picture"
-    return Skipped(name, reason, f"its suffix is {path.suffix or 'missing'}")
+    if suffix.lower() in _BY_OPTION:
+        return Skipped(name, "unsupported format", f"{suffix} is read with --formats {_BY_OPTION[suffix.lower()]}")
+    reason = "unsupported format" if suffix.lower() in _NEVER else "not a picture"
+    return Skipped(name, reason, f"its suffix is {suffix or 'missing'}")
 
 
 def find_pictures(
@@ -122,5 +127,6 @@ def _id_of(path: Path, root: str | Path) -> str:
     return full.relative_to(top).as_posix()
 
 
-def _is_bundle(folder: Path) -> bool:
+def is_bundle(folder: Path) -> bool:
+    """Tell whether a folder is a bundle of pocketlens, whose files are no pictures of the user's."""
     return (folder / "bundle.json").is_file() and (folder / "gallery" / "gallery.json").is_file()

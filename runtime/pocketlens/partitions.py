@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from pocketlens._native import numkong
-from pocketlens._types import Float32s, Int8s, Int64s
+from pocketlens._types import Float16s, Float32s, Int8s, Int64s
 from pocketlens.codes import to_codes
 from pocketlens.errors import FormatError
 from pocketlens.files import read_arrays
@@ -99,18 +99,20 @@ class Partitions:
         return np.arange(len(near))
 
 
-def make_partitions(vectors: Float32s, codes: Int8s, rotation: Float32s, count: int) -> tuple[Int64s, Partitions]:
+def make_partitions(
+    vectors: Float32s | Float16s, codes: Int8s, rotation: Float32s, count: int
+) -> tuple[Int64s, Partitions]:
     """Return an order of the rows, int64 (rows,), that puts those of a partition together, and the partitions in it.
 
     Args:
-        vectors: float32 (rows, dim) unit vectors.
+        vectors: float32 or float16 (rows, dim) unit vectors; they may be mapped, and are read in blocks.
         codes: int8 (rows, dim), theirs.
         rotation: float32 (dim, dim), the codes'.
         count: of partitions at most; those that no row is nearest to are left out.
     """
     generator = np.random.default_rng(0)
     chosen = np.sort(generator.choice(len(vectors), size=min(len(vectors), _SAMPLED * count), replace=False))
-    sample = vectors[chosen]
+    sample: Float32s = vectors[chosen].astype(np.float32)
     centers = sample[generator.choice(len(sample), size=min(len(sample), count), replace=False)]
     for _ in range(_ROUNDS):
         centers = _means(sample, _assign(sample, centers))[2]
@@ -156,20 +158,20 @@ def _dot(queries: Int8s, codes: Int8s, out: Float32s) -> None:
     numkong.cdist(queries, codes, "dot", out=out)
 
 
-def _assign(vectors: Float32s, centers: Float32s) -> Int64s:
+def _assign(vectors: Float32s | Float16s, centers: Float32s) -> Int64s:
     """Return the nearest centre of each vector, int64 (n,), by distance."""
     half = 0.5 * (centers * centers).sum(axis=1)
     nearest = np.empty(len(vectors), dtype=np.int64)
     for start in range(0, len(vectors), _BLOCK_ROWS):
-        block = vectors[start : start + _BLOCK_ROWS] @ centers.T  # (block, centers)
+        block = vectors[start : start + _BLOCK_ROWS].astype(np.float32) @ centers.T  # (block, centers)
         nearest[start : start + _BLOCK_ROWS] = np.argmax(np.subtract(block, half, out=block), axis=1)
     return nearest
 
 
-def _means(vectors: Float32s, nearest: Int64s) -> tuple[Int64s, Int64s, Float32s]:
+def _means(vectors: Float32s | Float16s, nearest: Int64s) -> tuple[Int64s, Int64s, Float32s]:
     """Return rows by partition, where each begins, and the mean of each, without those that are empty."""
     order = np.argsort(nearest, kind="stable")
     sizes = np.bincount(nearest)
     starts = np.concatenate([[0], np.cumsum(sizes[sizes > 0])])
-    means = [vectors[order[start:end]].mean(axis=0) for start, end in itertools.pairwise(starts)]
+    means = [vectors[order[start:end]].mean(axis=0, dtype=np.float32) for start, end in itertools.pairwise(starts)]
     return order, starts, np.stack(means)

@@ -22,12 +22,12 @@ _BLOCK_ROWS = 16_384
 _NOISE = 3.0  # length of the noise added to a unit vector: about as hard as texts are (the script partitions)
 
 
-def tune_probes(index: Index, vectors: Float32s, queries: Float32s | None) -> IndexSpec:
+def tune_probes(index: Index, vectors: Float32s | Float16s, queries: Float32s | None) -> IndexSpec:
     """Return the index's spec with the least number of probes whose recall@10 reaches 0.98, and that recall.
 
     Args:
         index: an index by partitions over `vectors`.
-        vectors: float32 (rows, dim) unit vectors.
+        vectors: float32 or float16 (rows, dim) unit vectors.
         queries: float32 (n, dim) encoded texts; None draws pictures' vectors with noise instead.
     """
     queries = (_noisy(vectors) if queries is None else queries)[:_PROBES]
@@ -63,7 +63,7 @@ def recall(found: Int64s, truth: Int64s) -> float:
     return float(np.mean(shares))
 
 
-def _noisy(vectors: Float32s) -> Float32s:
+def _noisy(vectors: Float32s | Float16s) -> Float32s:
     generator = np.random.default_rng(0)
     rows = generator.choice(len(vectors), size=_PROBES)
     noise = generator.standard_normal((_PROBES, vectors.shape[1])).astype(np.float32)

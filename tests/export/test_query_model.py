@@ -18,7 +18,8 @@ from pocketlens.inspect import verify
 from pocketlens.manifest import write_manifest
 from pocketlens.model import FORMAT, MANIFEST, VERSION, FileRecord, Model, Space
 from pocketlens_export.gallery.build import build_bundle
-from pocketlens_export.gallery.cli import index, pack
+from pocketlens_export.gallery.cli import pack
+from pocketlens_export.gallery.index_cli import index
 from tests.colours import write_colours
 
 

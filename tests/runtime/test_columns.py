@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from pocketlens.attributes import check_schema
-from pocketlens.columns import FOLDER, Columns, encode_columns, file_names, open_columns, write_columns
+from pocketlens.column_writer import write_columns
+from pocketlens.columns import FOLDER, Columns, encode_columns, file_names, open_columns
 from pocketlens.errors import FormatError
 from pocketlens.gallery import Gallery
 from pocketlens.inspect import verify
@@ -41,7 +42,7 @@ def test_the_files_hold_what_the_format_says(tmp_path: Path) -> None:
     described[0].attributes.update(mood="ж", tag=["sea"], seen="1970-01-01T00:00:01", score=0.5)
     described[1].attributes.update(mood="a", tag=["beach", "sea"], year=-1)
     schema = check_schema({"mood": "text", "tag": "tags", "seen": "time", "score": "real", "year": "integer"})
-    write_columns(tmp_path, encode_columns(schema, described, 2))  # in the order c, a, b/x
+    write_columns(tmp_path, schema, [described[1], described[2], described[0]])  # by row and id: c, a, b/x
 
     def read(name: str, dtype: str) -> list[Any]:
         return np.fromfile(tmp_path / FOLDER / name, dtype=dtype).tolist()  # type: ignore[no-any-return]

@@ -11,7 +11,8 @@ from pocketlens.compose.method import Value
 from pocketlens.concepts import Concepts
 from pocketlens.errors import BadQuery
 from pocketlens.fusion import fan, search_fused, top
-from pocketlens.gallery import Counts, Gallery, write_gallery
+from pocketlens.gallery import Counts, Gallery
+from pocketlens.gallery_writer import write_gallery
 from pocketlens.items import Item
 from pocketlens.model import Space
 from pocketlens_bench import clip_shaped

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from pocketlens.errors import BadQuery, CorruptFile, FormatError
-from pocketlens.gallery import Counts, Gallery, write_gallery
+from pocketlens.gallery import Counts, Gallery
+from pocketlens.gallery_writer import write_gallery
 from pocketlens.inspect import verify
 from pocketlens.items import Item, Items, write_items
 from pocketlens.model import Model, Space

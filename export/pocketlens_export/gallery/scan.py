@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,15 +57,19 @@ def load_all(
 
 def _load(folder: Path, path: Path, spec: PictureSpec, limits: Limits) -> Loaded | Skipped:
     name = path.relative_to(folder).as_posix()
-    passed = skip_reason(name, path, limits)
-    if passed is not None:
-        return passed
+    return skip_reason(name, path, limits) or load_picture(
+        name, lambda: read_picture(path, limits=limits), spec, limits
+    )
+
+
+def load_picture(id: str, read: Callable[[], bytes], spec: PictureSpec, limits: Limits) -> Loaded | Skipped:
+    """Return a picture of the bytes that `read` gives, decoded and ready for the image tower, or why there is none."""
     try:
-        content = read_picture(path, limits=limits)
+        content = read()
         upright = load_upright(content, side=spec.side, limits=limits)
     except BadImage as error:
-        return Skipped(name, "unsupported format" if error.reason == "format" else error.reason, error.detail)
+        return Skipped(id, "unsupported format" if error.reason == "format" else error.reason, error.detail)
     except OSError as error:
-        return Skipped(name, "unreadable", error.strerror or str(error))
+        return Skipped(id, "unreadable", error.strerror or str(error))
     digest, pixels = hashlib.sha256(content).hexdigest(), preprocess(upright.image, spec)
-    return Loaded(name, digest, len(content), upright.width, upright.height, upright.taken, pixels)
+    return Loaded(id, digest, len(content), upright.width, upright.height, upright.taken, pixels)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import math
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,22 +43,6 @@ class Sidecar:
 
     types: Schema
     attributes: dict[str, dict[str, Any]]
-
-    def of(self, ids: Collection[str], path: Path) -> tuple[dict[str, dict[str, Any]], list[str]]:
-        """Return the attributes of those ids, and the table's ids that are none of them.
-
-        Raises:
-            FormatError: none is one of them, though the table has some.
-        """
-        found = {id: values for id, values in self.attributes.items() if id in ids}
-        strange = [id for id in self.attributes if id not in ids]
-        if strange and not found:
-            example = f", such as {min(ids)!r}" if ids else ""
-            raise FormatError(
-                f"{path}: no id is one of the {len(ids)} files, found {strange[0]!r}; expected paths below the folder"
-                f"{example}"
-            )
-        return found, strange
 
 
 def read_sidecar(path: Path) -> Sidecar:

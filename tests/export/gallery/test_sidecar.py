@@ -109,13 +109,6 @@ def test_a_file_that_is_missing_or_no_text_is_refused(tmp_path: Path) -> None:
         read_sidecar(tmp_path / "x.csv")
 
 
-def test_ids_without_a_file_are_told_apart(tmp_path: Path) -> None:
-    sidecar = read_sidecar(csv(tmp_path, "id,a\nx.png,1\ny.png,2\n"))
-    assert sidecar.of({"x.png", "z.png"}, tmp_path) == ({"x.png": {"a": 1}}, ["y.png"])
-    with pytest.raises(FormatError, match=r"no id is one of the 2 files, found 'x.png'; expected .* such as 'b/y.png'"):
-        sidecar.of({"z.png", "b/y.png"}, tmp_path)
-
-
 def test_parquet_brings_its_types(tmp_path: Path) -> None:
     day = datetime.datetime(2020, 5, 1, 12)
     table = pyarrow.table(

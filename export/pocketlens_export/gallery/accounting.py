@@ -1,0 +1,62 @@
+"""What became of every entry, and whether too many were lost."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from pocketlens.gallery import Counts
+from pocketlens.listing import Skipped
+
+SHOWN = 100  # skipped entries of each reason that are kept for showing
+MOST_LOST = 0.01  # of the pictures, by default; few files are no reason to call a run failed
+FEW = 20
+_NO_PICTURES = frozenset({"not a picture"})  # nobody expects these to be indexed
+
+
+@dataclass(slots=True)
+class Account:
+    """Counts while shards are gone through.
+
+    Attributes:
+        examples: the first skipped entries of each reason.
+    """
+
+    items: int = 0
+    rows: int = 0
+    skipped: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, list[Skipped]] = field(default_factory=dict)
+
+    def skip(self, entries: Sequence[Skipped]) -> None:
+        """Count entries that were skipped."""
+        for entry in entries:
+            self.skipped[entry.reason] += 1
+            shown = self.examples.setdefault(entry.reason, [])
+            if len(shown) < SHOWN:
+                shown.append(entry)
+
+    def counts(self) -> Counts:
+        """Return what became of every entry."""
+        seen = self.items + self.skipped.total()
+        return Counts(seen, self.rows, duplicates=self.items - self.rows, skipped=dict(sorted(self.skipped.items())))
+
+
+def lost_of(counts: Counts) -> tuple[int, int]:
+    """Return how many pictures were skipped, and of how many; files that are none by their names count for neither."""
+    lost = sum(count for reason, count in counts.skipped.items() if reason not in _NO_PICTURES)
+    return lost, counts.indexed + counts.duplicates + lost
+
+
+def too_many_lost(counts: Counts, most: float | None) -> bool:
+    """Tell whether more pictures were skipped than the share `most`; None is 1 %, and never fewer than 21 pictures."""
+    lost, of = lost_of(counts)
+    if most is None:
+        return lost > FEW and lost > MOST_LOST * of
+    return lost > most * of
+
+
+def share(counts: Mapping[str, float]) -> dict[str, float]:
+    """Return each value's share of their sum."""
+    total = sum(counts.values())
+    return {name: value / total if total else 0.0 for name, value in counts.items()}
