@@ -45,8 +45,8 @@ UNGATED = "pocketlens_bench.asymmetric_ungated"
 METHODS = ("sum", "product", "auto", "isa")
 
 SIDE, FOREIGN_DIM = 64, 512
-PICTURES, TOKEN_PICTURES = 8_000, 3_000
-STEPS, BATCH, RATE, VIEWS, SEED = 600, 128, 3e-3, 2, 0
+PICTURES, TOKEN_PICTURES = 4_000, 3_000
+STEPS, BATCH, RATE, VIEWS, SEED = 300, 128, 3e-3, 2, 0
 TOKEN_STEPS, TOKEN_BATCH = 200, 64
 COMPOSED = 1_000  # composed queries, spread evenly
 _BATCH = 32
