@@ -84,7 +84,7 @@ lens-base-composed: $(READY)
 TINY ?= build/lens-tiny
 TINY_RECIPE := models/lens-tiny/recipe
 TINY_DISTIL = fit distill --light $(TINY_RECIPE)/lens-tiny.json --heavy lens-base --pictures $(TINY)/pictures/train \
-  --loss raml --views 1 --batch 64 --name lens-tiny --licence "$(TINY_LICENCE)" --replace
+  --loss raml --views 1 --batch 64 --licence "$(TINY_LICENCE)" --replace
 TINY_LICENCE := Apache-2.0 (weights: EfficientNet-Lite0, Apache-2.0, distilled from lens-base; the pictures' licences are in README.md)
 lens-tiny: $(READY) emojicir
 	mkdir -p $(TINY)
@@ -96,12 +96,12 @@ lens-tiny: $(READY) emojicir
 	PYTHONPATH=$(TINY)/packages $(BIN)/python $(TINY_RECIPE)/start.py --pictures $(TINY)/pictures/train --out $(TINY)/start.safetensors
 	$(TINY)/env/bin/python $(TINY_RECIPE)/same.py --cache $(WORK)/cache --pictures $(TINY)/pictures/train --out $(TINY)/same.csv
 	$(BIN)/pocketlens $(TINY_DISTIL) --start $(TINY)/start.safetensors --steps 1000 --set rate=8e-4 \
-	  --checkpoint $(TINY)/copied.safetensors --out $(TINY)/copied
+	  --name lens-tiny-copied --checkpoint $(TINY)/copied.safetensors --out $(TINY)/copied
 	$(BIN)/pocketlens $(TINY_DISTIL) --start $(TINY)/copied.safetensors --same $(TINY)/same.csv --steps 600 --set rate=4e-4 \
-	  --out $(TINY)/float
+	  --name lens-tiny --out $(TINY)/float
 	rm -rf $(TINY)/small
 	$(BIN)/pocketlens quantize $(TINY)/float --target x86-64 --calibration demo/pictures --gate agreement=0.86 --out $(TINY)/small
-	$(BIN)/pocketlens eval asymmetric --heavy lens-base --query $(TINY)/small --emojicir $(EMOJICIR) --held-style outline \
+	$(BIN)/pocketlens eval asymmetric --heavy lens-base --query $(TINY)/small --query $(TINY)/copied --emojicir $(EMOJICIR) --held-style outline \
 	  --threads 1 --out $(TINY_RECIPE)/results.json
 	$(BIN)/python $(TINY_RECIPE)/ship_tiny.py --quantized $(TINY)/small --measured $(TINY_RECIPE)/results.json --out models/lens-tiny/model
 	$(BIN)/pocketlens verify models/lens-tiny/model
@@ -115,7 +115,7 @@ emojicir:
 	PYTHONPATH=benchmarks $(EMOJICIR)/env/bin/python -m emojicir.build --cache $(WORK)/cache --out $(EMOJICIR) --check
 
 clean:
-	rm -rf .venv .venv-runtime dist demo/bundle demo/index.html
+	rm -rf .venv .venv-runtime dist demo/bundle demo/bundle-heavy demo/index.html
 
 # Third-party packages of every extra and of the dev group, at the versions of constraints.txt. Built beside its place and
 # moved there when whole, so that neither an interrupted install nor another checkout's is ever taken for a finished one.

@@ -1,5 +1,8 @@
 """The demo: index the sample pictures, ask by text, by picture and by both, print a table and write a contact sheet.
 
+The gallery is encoded by lens-base, as on a server; pictures of queries by lens-tiny, as on a device. The same gallery is
+then asked through lens-base's own image tower, to tell what the light one loses.
+
 Needs the runtime alone. Everything runs offline, on this machine.
 """
 
@@ -7,6 +10,7 @@ from __future__ import annotations
 
 import html
 import json
+import statistics
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,11 +20,13 @@ from typing import Any
 import click
 
 import pocketlens
+from pocketlens_export.gallery.cli import pack
 from pocketlens_export.gallery.index_cli import index
 
 DEMO = Path(__file__).parent
-PICTURES, BUNDLE, SHEET = DEMO / "pictures", DEMO / "bundle", DEMO / "index.html"
+PICTURES, BUNDLE, HEAVY, SHEET = DEMO / "pictures", DEMO / "bundle", DEMO / "bundle-heavy", DEMO / "index.html"
 SHOWN = 6
+TOWERS = "The gallery was encoded by lens-base; pictures of queries are by lens-tiny, texts by lens-base."
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,18 +52,32 @@ class Answer:
 
 def main() -> None:
     """Run the whole demo."""
-    click.echo(f"$ pocketlens index {_shown(PICTURES)} --out {_shown(BUNDLE)} --replace")
-    index.main([str(_shown(PICTURES)), "--out", str(_shown(BUNDLE)), "--replace"], standalone_mode=False)
-    queries = json.loads((DEMO / "queries.json").read_text())
-    with pocketlens.open(BUNDLE) as lens:
-        ask(lens, queries[0])  # opens the encoders, so that the times below are those of a running app
-        ask(lens, {"image": lens.search(text="a dog", k=1)[0].id, "expected": []})
-        answers = [ask(lens, query) for query in queries]
-    click.echo(table(answers))
-    click.echo(f"\n{verdict(answers)}")
-    SHEET.write_text(contact_sheet(answers), encoding="utf-8")
+    run(index, "index", str(_shown(PICTURES)), "--query-model", "lens-tiny", "--out", str(_shown(BUNDLE)), "--replace")
+    gallery = ("--gallery", str(_shown(BUNDLE / "gallery")))
+    towers = ("--text", "lens-base", "--image", "lens-base")
+    run(pack, "pack", *gallery, *towers, "--out", str(_shown(HEAVY)), "--replace")
+    light, heavy = (ask_all(bundle) for bundle in (BUNDLE, HEAVY))
+    click.echo(f"\n{TOWERS}")
+    click.echo(table(light))
+    click.echo(f"\n{verdict(light, heavy)}")
+    SHEET.write_text(contact_sheet(light, heavy), encoding="utf-8")
     click.echo(f"Open {_shown(SHEET)} to see the pictures. Ask your own:")
     click.echo(f'$ .venv-runtime/bin/pocketlens search {_shown(BUNDLE)} "a boat on the water"')
+
+
+def run(command: click.Command, name: str, *arguments: str) -> None:
+    """Show and run a command of pocketlens."""
+    click.echo(f"$ pocketlens {name} {' '.join(arguments)}")
+    command.main(list(arguments), standalone_mode=False)
+
+
+def ask_all(bundle: Path) -> list[Answer]:
+    """Return a bundle's answers to all queries."""
+    queries = json.loads((DEMO / "queries.json").read_text())
+    with pocketlens.open(bundle) as lens:
+        ask(lens, queries[0])  # opens the encoders, so that the times below are those of a running app
+        ask(lens, {"image": lens.search(text="a dog", k=1)[0].id, "expected": []})
+        return [ask(lens, query) for query in queries]
 
 
 def ask(lens: pocketlens.Lens, query: Mapping[str, Any]) -> Answer:
@@ -79,15 +99,23 @@ def table(answers: list[Answer]) -> str:
     return "\n".join(lines)
 
 
-def verdict(answers: list[Answer]) -> str:
-    """Return in how many queries an expected picture was found."""
-    found = sum(answer.found for answer in answers)
-    return f"An expected picture was among the first {SHOWN} for {found} of {len(answers)} queries."
+def verdict(light: list[Answer], heavy: list[Answer]) -> str:
+    """Return in how many queries an expected picture was found, through either image tower."""
+    found, by_heavy = (sum(answer.found for answer in answers) for answers in (light, heavy))
+    return (
+        f"An expected picture was among the first {SHOWN} for {found} of {len(light)} queries; through lens-base's own "
+        f"image tower for {by_heavy}. Queries by picture took {_picture_ms(light):.0f} ms, against "
+        f"{_picture_ms(heavy):.0f} ms (medians)."
+    )
 
 
-def contact_sheet(answers: list[Answer]) -> str:
+def _picture_ms(answers: list[Answer]) -> float:
+    return statistics.median(answer.latency_ms for answer in answers if answer.image and not answer.text)
+
+
+def contact_sheet(light: list[Answer], heavy: list[Answer]) -> str:
     """Return a page that opens from disk: a row of pictures per query."""
-    return _PAGE.format(verdict=verdict(answers), rows="\n".join(_row(answer) for answer in answers))
+    return _PAGE.format(towers=TOWERS, verdict=verdict(light, heavy), rows="\n".join(_row(answer) for answer in light))
 
 
 def _row(answer: Answer) -> str:
@@ -131,7 +159,7 @@ _PAGE = """<!doctype html>
 </style>
 <h1>pocketlens demo</h1>
 <p>Every query ran on this machine, offline. Best hit first; cosine is the similarity, z the standard deviations
-above the query's mean over the gallery; a green frame marks a picture that was expected. {verdict}</p>
+above the query's mean over the gallery; a green frame marks a picture that was expected. {towers} {verdict}</p>
 {rows}
 </html>
 """
