@@ -1,7 +1,7 @@
 """The demo: index the sample pictures, ask by text, by picture and by both, print a table and write a contact sheet.
 
-The gallery is encoded by lens-base, as on a server; pictures of queries by lens-tiny, as on a device. The same gallery is
-then asked through lens-base's own image tower, to tell what the light one loses.
+The gallery is encoded by lens-base, as on a server; pictures of queries by lens-tiny, as on a device. The same gallery
+is then asked through lens-base's own image tower, to tell what the light one loses.
 
 Needs the runtime alone. Everything runs offline, on this machine.
 """
