@@ -107,7 +107,9 @@ def _make_shards(
     if request.engine == "ray":
         from pocketlens_export.gallery.ray_engine import make_on_ray
 
-        return resumed, make_on_ray(work, missing, watch.step, address=request.address, workers=request.workers)
+        busy, started_s = make_on_ray(work, missing, watch.step, address=request.address, workers=request.workers)
+        watch.took("starting Ray", started_s)
+        return resumed, busy
     return resumed, make_here(work, missing, watch.step)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,8 +27,8 @@ _MOST_AT_ONCE = 8  # shards that an actor is handed
 
 def make_on_ray(
     work: Work, numbers: Sequence[int], tell: Outcome, *, address: str | None, workers: int | None
-) -> dict[str, float]:
-    """Make shards, and return what share of the time each stage was busy, on average over the actors.
+) -> tuple[dict[str, float], float]:
+    """Make shards; return what share of the time each stage was busy, and the seconds until the actors were ready.
 
     Args:
         work: what it takes.
@@ -42,6 +43,7 @@ def make_on_ray(
         PocketlensError: what making a shard raised.
     """
     ray = _import_ray()
+    began = time.perf_counter()
     try:
         _start(ray, address)
         cores = max(work.threads, work.decoding.processes)
@@ -58,11 +60,14 @@ def make_on_ray(
             num_gpus=gpus,
         )
         busy: list[dict[str, float]] = []
+        at_work = 0.0
         for made in found.iter_rows():
             for was_read in [True] * int(made["read"]) + [False] * int(made["skipped"]):
                 tell(was_read)
             busy.append({name: float(made[name]) for name in ("decoding", "encoding", "writing")})
-        return {name: float(np.mean([each[name] for each in busy])) for name in busy[0]}
+            at_work = max(at_work, float(made["at_work_s"]))
+        shares = {name: float(np.mean([each[name] for each in busy])) for name in busy[0]}
+        return shares, time.perf_counter() - began - at_work
     except ray.exceptions.RayError as error:
         raise _ours(error) from error
     finally:
@@ -77,12 +82,14 @@ class _Maker:
         if here != versions:
             raise FormatError(f"{os.uname().nodename} has {here}, expected {versions}, as where the run was started")
         self._maker = ShardMaker(work)
+        self._ready = time.perf_counter()
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         outcomes: list[bool] = []
         for _ in self._maker.make(batch["number"].tolist(), outcomes.append):
             pass
-        told = {"read": sum(outcomes), "skipped": len(outcomes) - sum(outcomes), **self._maker.busy}
+        told: dict[str, float] = {"read": sum(outcomes), "skipped": len(outcomes) - sum(outcomes), **self._maker.busy}
+        told["at_work_s"] = time.perf_counter() - self._ready
         return {name: np.array([value]) for name, value in told.items()}
 
 
