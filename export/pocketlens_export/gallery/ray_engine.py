@@ -44,34 +44,39 @@ def make_on_ray(
     """
     ray = _import_ray()
     began = time.perf_counter()
+    busy: list[dict[str, float]] = []
+    at_work = 0.0
     try:
         _start(ray, address)
-        cores = max(work.threads, work.decoding.processes)
-        gpus = 0 if work.provider == PROCESSOR else 1
-        workers = workers or _room(ray, cores, gpus)
-        at_once = min(max(len(numbers) // (4 * workers), 1), _MOST_AT_ONCE)
-        blocks = -(-len(numbers) // at_once)
-        found = ray.data.from_items([{"number": number} for number in numbers], override_num_blocks=blocks).map_batches(
-            _Maker,
-            fn_constructor_args=(work, versions_here()),
-            batch_size=None,
-            compute=ray.data.ActorPoolStrategy(size=workers),
-            num_cpus=cores,
-            num_gpus=gpus,
-        )
-        busy: list[dict[str, float]] = []
-        at_work = 0.0
-        for made in found.iter_rows():
+        for made in _shards(ray, work, numbers, workers).iter_rows():
             for was_read in [True] * int(made["read"]) + [False] * int(made["skipped"]):
                 tell(was_read)
             busy.append({name: float(made[name]) for name in ("decoding", "encoding", "writing")})
             at_work = max(at_work, float(made["at_work_s"]))
-        shares = {name: float(np.mean([each[name] for each in busy])) for name in busy[0]}
-        return shares, time.perf_counter() - began - at_work
     except ray.exceptions.RayError as error:
         raise _ours(error) from error
     finally:
         ray.shutdown()
+    shares = {name: float(np.mean([each[name] for each in busy])) for name in busy[0]}
+    return shares, time.perf_counter() - began - at_work
+
+
+def _shards(ray: Any, work: Work, numbers: Sequence[int], workers: int | None) -> Any:
+    """Return a dataset whose rows come as shards are made."""
+    cores = max(work.threads, work.decoding.processes)
+    gpus = 0 if work.provider == PROCESSOR else 1
+    workers = workers or _room(ray, cores, gpus)
+    at_once = min(max(len(numbers) // (4 * workers), 1), _MOST_AT_ONCE)
+    blocks = -(-len(numbers) // at_once)
+    rows = [{"number": number} for number in numbers]
+    return ray.data.from_items(rows, override_num_blocks=blocks).map_batches(
+        _Maker,
+        fn_constructor_args=(work, versions_here()),
+        batch_size=None,
+        compute=ray.data.ActorPoolStrategy(size=workers),
+        num_cpus=cores,
+        num_gpus=gpus,
+    )
 
 
 class _Maker:
