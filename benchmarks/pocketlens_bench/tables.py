@@ -25,7 +25,7 @@ from pocketlens_bench.plots import write_plots
 Results = dict[str, dict[str, Any]]
 ORDER = ("cold_start", "opening", "latency", "quantization", "codes", "index", "index_million", "partitions",
          "filters", "fusion", "composed", "calibration", "near_duplicates", "draft",
-         "imports")  # fmt: skip
+         "scale", "imports")  # fmt: skip
 _MEASUREMENTS = Path("docs") / "measurements.md"
 _TITLES = {
     "cold_start": "Cold start",
@@ -42,6 +42,7 @@ _TITLES = {
     "calibration": "Scores of queries with and without an answer",
     "near_duplicates": "Near-duplicates",
     "draft": "Reduced JPEG decoding",
+    "scale": "Indexing at scale",
     "imports": "Imports and sizes",
 }
 _PLOTS = {

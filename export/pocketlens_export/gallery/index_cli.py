@@ -189,7 +189,7 @@ def _run(request: Request, table: Path | None, max_skipped: float | None, *, as_
     try:
         done = index_pictures(request, watch, on_strange=lambda plan: _tell_strange(plan, table))
     except BaseException:
-        if request.unfinished.exists():
+        if watch.has_begun and request.unfinished.exists():
             click.echo(f"stopped; the same command goes on from here ({request.unfinished})", err=True)
         raise
     finally:

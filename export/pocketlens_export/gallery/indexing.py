@@ -10,7 +10,7 @@ from pocketlens.bundle import Tower, add_tower, check_space, seal_bundle
 from pocketlens.decoders import SERVER, with_formats
 from pocketlens.encoder import picture_spec
 from pocketlens.errors import BadQuery, FormatError
-from pocketlens.files import check_free, new_folder
+from pocketlens.files import check_free, new_folder, write_file
 from pocketlens.gallery import Counts
 from pocketlens.gallery_writer import GalleryWriter
 from pocketlens.graph import default_threads
@@ -77,6 +77,8 @@ def index_pictures(request: Request, watch: Watch, *, on_strange: Callable[[Plan
     types, given = read_attributes(request)
     settings = settings_of(request, limits.formats, [source.name for source in sources], types, given)
     check_towers(towers)
+    if request.skipped is not None:
+        write_file(request.skipped, b"")  # whether it can be written shows before all the work
     with open_run(request.unfinished, settings, restart=request.restart) as run:
         watch.shows.append(Heartbeat(run.heartbeat))
         watch.begin("listing")
@@ -107,7 +109,9 @@ def _make_shards(
     if request.engine == "ray":
         from pocketlens_export.gallery.ray_engine import make_on_ray
 
-        return resumed, make_on_ray(work, missing, watch.step, address=request.address, workers=request.workers)
+        busy, started_s = make_on_ray(work, missing, watch.step, address=request.address, workers=request.workers)
+        watch.took("starting Ray", started_s)
+        return resumed, busy
     return resumed, make_here(work, missing, watch.step)
 
 

@@ -75,11 +75,21 @@ class Watch:
         self._stage, self._since, self._done, self._total = stage, time.monotonic(), done, total
         self._past.clear()
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether there was a stage."""
+        return bool(self._stage or self.seconds)
+
+    def took(self, stage: str, seconds: float) -> None:
+        """Count some of the present stage's time as another's."""
+        self.seconds[stage] = seconds
+        self._since += seconds
+
     def end(self) -> None:
         """End the stage."""
         if self._stage:
             self._show(time.monotonic())
-            self.seconds[self._stage] = self.seconds.get(self._stage, 0.0) + time.monotonic() - self._since
+            self.seconds[self._stage] = time.monotonic() - self._since
         self._stage = ""
 
     def step(self, was_read: bool) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,8 +27,8 @@ _MOST_AT_ONCE = 8  # shards that an actor is handed
 
 def make_on_ray(
     work: Work, numbers: Sequence[int], tell: Outcome, *, address: str | None, workers: int | None
-) -> dict[str, float]:
-    """Make shards, and return what share of the time each stage was busy, on average over the actors.
+) -> tuple[dict[str, float], float]:
+    """Make shards; return what share of the time each stage was busy, and the seconds until the actors were ready.
 
     Args:
         work: what it takes.
@@ -42,31 +43,40 @@ def make_on_ray(
         PocketlensError: what making a shard raised.
     """
     ray = _import_ray()
+    began = time.perf_counter()
+    busy: list[dict[str, float]] = []
+    at_work = 0.0
     try:
         _start(ray, address)
-        cores = max(work.threads, work.decoding.processes)
-        gpus = 0 if work.provider == PROCESSOR else 1
-        workers = workers or _room(ray, cores, gpus)
-        at_once = min(max(len(numbers) // (4 * workers), 1), _MOST_AT_ONCE)
-        blocks = -(-len(numbers) // at_once)
-        found = ray.data.from_items([{"number": number} for number in numbers], override_num_blocks=blocks).map_batches(
-            _Maker,
-            fn_constructor_args=(work, versions_here()),
-            batch_size=None,
-            compute=ray.data.ActorPoolStrategy(size=workers),
-            num_cpus=cores,
-            num_gpus=gpus,
-        )
-        busy: list[dict[str, float]] = []
-        for made in found.iter_rows():
+        for made in _shards(ray, work, numbers, workers).iter_rows():
             for was_read in [True] * int(made["read"]) + [False] * int(made["skipped"]):
                 tell(was_read)
             busy.append({name: float(made[name]) for name in ("decoding", "encoding", "writing")})
-        return {name: float(np.mean([each[name] for each in busy])) for name in busy[0]}
+            at_work = max(at_work, float(made["at_work_s"]))
     except ray.exceptions.RayError as error:
         raise _ours(error) from error
     finally:
         ray.shutdown()
+    shares = {name: float(np.mean([each[name] for each in busy])) for name in busy[0]}
+    return shares, time.perf_counter() - began - at_work
+
+
+def _shards(ray: Any, work: Work, numbers: Sequence[int], workers: int | None) -> Any:
+    """Return a dataset whose rows come as shards are made."""
+    cores = max(work.threads, work.decoding.processes)
+    gpus = 0 if work.provider == PROCESSOR else 1
+    workers = workers or _room(ray, cores, gpus)
+    at_once = min(max(len(numbers) // (4 * workers), 1), _MOST_AT_ONCE)
+    blocks = -(-len(numbers) // at_once)
+    rows = [{"number": number} for number in numbers]
+    return ray.data.from_items(rows, override_num_blocks=blocks).map_batches(
+        _Maker,
+        fn_constructor_args=(work, versions_here()),
+        batch_size=None,
+        compute=ray.data.ActorPoolStrategy(size=workers),
+        num_cpus=cores,
+        num_gpus=gpus,
+    )
 
 
 class _Maker:
@@ -77,12 +87,14 @@ class _Maker:
         if here != versions:
             raise FormatError(f"{os.uname().nodename} has {here}, expected {versions}, as where the run was started")
         self._maker = ShardMaker(work)
+        self._ready = time.perf_counter()
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         outcomes: list[bool] = []
         for _ in self._maker.make(batch["number"].tolist(), outcomes.append):
             pass
-        told = {"read": sum(outcomes), "skipped": len(outcomes) - sum(outcomes), **self._maker.busy}
+        told: dict[str, float] = {"read": sum(outcomes), "skipped": len(outcomes) - sum(outcomes), **self._maker.busy}
+        told["at_work_s"] = time.perf_counter() - self._ready
         return {name: np.array([value]) for name, value in told.items()}
 
 

@@ -116,7 +116,7 @@ def settings_of(
     about = json.dumps([given, types, kept, request.image_column], sort_keys=True)
     provider = _provider(request.device)
     return Settings(
-        sources=tuple(sources),
+        sources=tuple(source.encode(errors="backslashreplace").decode() for source in sources),
         model=manifest.name,
         space=manifest.space,
         image_sha256=manifest.files[picture_spec(request.model).file].sha256,

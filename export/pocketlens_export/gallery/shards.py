@@ -79,12 +79,12 @@ def read_shard(path: Path) -> Shard:
     Raises:
         FormatError: it is damaged.
     """
-    arrays = read_arrays(path, ["vectors", "codes", "records", "skipped"])
     try:
+        arrays = read_arrays(path, ["vectors", "codes", "records", "skipped"])
         records = [Record(**record) for record in json.loads(arrays["records"].tobytes())]
         skipped = [Skipped(**each) for each in json.loads(arrays["skipped"].tobytes())]
-    except (ValueError, TypeError) as error:
-        raise FormatError(f"{path} is not a shard of a run: {error}; remove it, and the run makes it again") from error
+    except (FormatError, ValueError, TypeError) as error:
+        raise FormatError(f"{path} is damaged: {error}; remove it, and the same command makes it again") from error
     return Shard(arrays["vectors"], arrays["codes"], records, skipped)
 
 

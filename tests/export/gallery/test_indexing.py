@@ -146,6 +146,14 @@ def test_the_threshold_is_a_share_of_the_pictures(lost: int, indexed: int, most:
     assert too_many_lost(counts, most) is expected
 
 
+def test_a_report_that_cannot_be_written_stops_before_the_work(
+    run: Run, folder: Path, colours: Path, tmp_path: Path
+) -> None:
+    result = index(run, folder, out=tmp_path / "b", colours=colours, skipped=tmp_path / "absent" / "s.jsonl")
+    assert result.code == 1 and "absent/s.jsonl cannot be written: No such file" in result.err
+    assert [path.name for path in tmp_path.iterdir()] == ["p"]
+
+
 # Runs that stop
 
 
@@ -205,6 +213,23 @@ def test_an_unfinished_run_with_other_settings_is_kept(
     assert len(list((tmp_path / ".b.unfinished" / "shards").glob("*.npz"))) == 2
     assert run("index", source, "--out", tmp_path / "b", "--model", model, "--restart").code == 0
     assert not (tmp_path / ".b.unfinished").exists()
+
+
+def test_a_damaged_shard_is_named_and_made_again(
+    run: Run, folder: Path, colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        stop_after(patched, 2, KeyboardInterrupt())
+        index(run, folder, out=tmp_path / "b", colours=colours, shard=8)
+    damaged = next((tmp_path / ".b.unfinished" / "shards").glob("*.npz"))
+    damaged.write_bytes(damaged.read_bytes()[:300])
+    result = index(run, folder, out=tmp_path / "b", colours=colours, shard=8)
+    assert result.code == 1
+    assert f"{damaged} is damaged: " in result.err
+    assert "remove it, and the same command makes it again" in result.err
+    damaged.unlink()
+    assert index(run, folder, out=tmp_path / "b", colours=colours, shard=8).code == 0
+    assert verify(tmp_path / "b")
 
 
 def test_a_folder_of_something_else_is_never_taken_for_a_run(

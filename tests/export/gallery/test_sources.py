@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import tarfile
 from datetime import datetime
 from pathlib import Path
@@ -82,6 +83,23 @@ def test_any_folder_is_listed_in_the_order_of_its_paths(paths: list[list[str]]) 
         assert [entry.id for entry in listed(folder)] == sorted(
             path.relative_to(folder).as_posix() for path in folder.rglob("*.png") if path.is_file()
         )
+
+
+def test_a_folder_within_that_cannot_be_read_stops_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a/1.jpg", "b/2.jpg", "c/3.jpg"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_bytes(RED)
+    scan = os.scandir
+
+    def deny(folder: Path) -> Any:
+        if folder.name == "b":
+            raise PermissionError(13, "Permission denied")
+        return scan(folder)
+
+    monkeypatch.setattr(os, "scandir", deny)
+    assert told(listed(tmp_path)) == [("a/1.jpg", None), ("b/", "unreadable"), ("c/3.jpg", None)]
+    with pytest.raises(FormatError, match="b cannot be read: Permission denied; expected a folder of pictures"):
+        listed(tmp_path / "b")
 
 
 # A tar archive

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pocketlens.decoders import Limits
@@ -31,10 +31,23 @@ class Folder:
 
     def entries(self) -> Iterator[Entry | Skipped]:
         """Yield every file, sorted by its path; see `Source.entries`."""
-        yield from self._below(self._path, "")
+        try:
+            names = _names(self._path)
+        except OSError as error:
+            what = f"{self._path} cannot be read: {error.strerror}; expected a folder of pictures"
+            raise FormatError(what) from error
+        yield from self._of(names, self._path, "")
 
     def _below(self, folder: Path, prefix: str) -> Iterator[Entry | Skipped]:
-        for name in _names(folder):
+        try:
+            names = _names(folder)
+        except OSError as error:
+            yield Skipped(prefix.encode(errors="replace").decode(), "unreadable", error.strerror or str(error))
+            return
+        yield from self._of(names, folder, prefix)
+
+    def _of(self, names: Sequence[str], folder: Path, prefix: str) -> Iterator[Entry | Skipped]:
+        for name in names:
             path = folder / name.rstrip("/")
             if name.endswith("/"):
                 yield from self._below(path, prefix + name)
@@ -48,11 +61,8 @@ def _names(folder: Path) -> list[str]:
 
     A linked folder counts as a file: it is told of, and not followed.
     """
-    try:
-        with os.scandir(folder) as found:
-            there = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in found if entry.name[0] != "."]
-    except OSError as error:
-        raise FormatError(f"{folder} cannot be read: {error.strerror}; expected a folder of pictures") from error
+    with os.scandir(folder) as found:
+        there = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in found if entry.name[0] != "."]
     return sorted(
         f"{name}/" if is_folder else name for name, is_folder in there if not (is_folder and is_bundle(folder / name))
     )
