@@ -1,4 +1,4 @@
-"""Indexing at scale: the pipeline beside its stages alone, memory by the number of pictures, Ray, and a plain loop.
+"""Indexing at scale: the pipeline beside its stages alone, Ray, a plain loop, and a cluster that is simulated.
 
 Throughputs are of the same pictures by turns in one run. A stage alone has the cores that it has in the pipeline: with
 one thread for the encoder and one process that decodes, each has one of two cores, and the pipeline can reach the
@@ -25,6 +25,7 @@ from pocketlens.gallery import Gallery
 from pocketlens.graph import PROCESSOR
 from pocketlens.model import Model, find_model
 from pocketlens_bench.measure import (
+    RESULTS,
     Bar,
     Options,
     Progress,
@@ -32,14 +33,14 @@ from pocketlens_bench.measure import (
     Row,
     alternate,
     at_least,
-    at_most,
     cosines,
     median,
     ratio,
+    read_report,
     significant,
 )
 from pocketlens_bench.models import temporary_folder
-from pocketlens_bench.scale_pictures import write_folder, write_tars
+from pocketlens_bench.scale_pictures import write_folder
 from pocketlens_bench.scale_processes import Ran, index_command, loop_command
 from pocketlens_bench.scale_processes import run as run_process
 from pocketlens_bench.scale_simulation import Assumed, Measured, sizing
@@ -50,13 +51,13 @@ from pocketlens_export.gallery.shard_maker import ShardMaker, Work
 from pocketlens_export.gallery.sources.entry import Entry
 from pocketlens_export.gallery.sources.expand import Reading, open_sources
 
-MODEL, SMALL_MODEL = "lens-base", "lens-tiny"
+MODEL = "lens-base"
 _SIZE = (640, 480)
 _BATCHES = (1, 4, 16, 64)
-_BATCH = 4
+_BATCH = 1  # as `pocketlens index` has it on a processor
 _FLEETS = (1, 10, 50, 200, 1_000)
 _NOTES = [
-    "Memory is resident memory of the process and its children together, so what they share counts more than once.",
+    "Peaks are resident memory of the process and its children together, so what they share counts more than once.",
     "On a shared machine a stage alone finds a core more easily than two stages find two: the pipeline's ratio is then "
     "below what it would be by itself. 'encoder busy' does not depend on that: 1 is never starved.",
     "Ray's rate is that from when its workers were ready, which takes seconds to a minute, once in a run.",
@@ -69,32 +70,28 @@ def run(options: Options, progress: Progress) -> Report:
     quick = options.quick
     work = (options.work or temporary_folder()) / "scale"
     shutil.rmtree(work, ignore_errors=True)
-    count, rounds, whole_count, whole_rounds = (60, 2, 60, 1) if quick else (240, 3, 600, 2)
+    count, rounds, whole_count, whole_rounds = (60, 2, 60, 1) if quick else (160, 3, 300, 2)
     progress(f"{count} pictures of {_SIZE[0]} x {_SIZE[1]}")
     folder = write_folder(work / "photos", count, _SIZE)
     stages = [row for cores in (1, 2) for row in _stages(folder, work / f"stages-{cores}", cores, rounds, progress)]
     batches = _batches(folder, 2 if quick else 5, progress)
-    memory = _memory(work / "memory", (2, 4, 50) if quick else (10, 40, 1_000), progress)
     whole, notes, more = _whole(write_folder(work / "many", whole_count, _SIZE), work, whole_rounds, progress)
     sizes = {**_sizes(work / "stages-2", count), "bundle": _size(work / "local" / "gallery") / whole_count}
-    assembled = float(memory[1]["assembled/s"] or 0)
-    measured = Measured(float(stages[-1]["files/s"] or 0), assembled, sizes)
+    measured = Measured(float(stages[-1]["files/s"] or 0), _assembled(), sizes)
     bars = [
         at_least("pipeline over the slower stage, a core each", _of(stages, "pipeline, 1 thread + 1 process"), 0.85),
-        at_most(f"peak memory, {memory[1]['pictures']} pictures over {memory[0]['pictures']}", _grown(memory), 1.1),
         at_least("Ray over the local engine, files/s while encoding", _of(whole, "pocketlens index --engine ray"), 0.8),
         *more,
     ]
     return Report(
         settings={
-            "pictures": count, "size": _SIZE, "rounds": rounds, "model": MODEL, "model for memory": SMALL_MODEL,
+            "pictures": count, "size": _SIZE, "rounds": rounds, "model": MODEL,
             "pictures of whole runs": whole_count, "simulation": asdict(Assumed()),
         },
         threads=[1, 2],
         tables={
             "Pipeline": stages,
             "Pictures encoded together": batches,
-            "Memory": memory,
             "Whole runs": whole,
             "On the disk": [{"what": name, "bytes a picture": significant(each)} for name, each in sizes.items()],
             "100 million pictures, simulated": sizing(10**8, _FLEETS, measured, Assumed()),
@@ -194,23 +191,11 @@ def _batches(folder: Path, rounds: int, progress: Progress) -> list[Row]:
 # Whole runs, in processes of their own
 
 
-def _memory(work: Path, sizes: tuple[int, int, int], progress: Progress) -> list[Row]:
-    """Return peak memory of indexing few and many small pictures in tar archives."""
-    few, many, each = sizes
-    pattern = write_tars(work / "tars", many, each)
-    rows: list[Row] = []
-    for tars in (few, many):
-        progress(f"memory, {tars * each} pictures")
-        ran = run_process(index_command(pattern % (tars - 1), work / "bundle", "--model", SMALL_MODEL, "--threads", 2))
-        rows.append(
-            {
-                "pictures": tars * each,
-                "files/s": significant(tars * each / ran.stage_s("encoding")),
-                "assembled/s": significant(tars * each / max(ran.stage_s("assembling"), 0.1)),
-                "peak MB": significant(ran.peak_mb),
-            }
-        )
-    return rows
+def _assembled() -> float | None:
+    """Return pictures a second that assembling takes over, by the script `scale_memory`; None where it has not run."""
+    if not (RESULTS / "scale_memory.json").is_file():
+        return None
+    return float(read_report("scale_memory")["tables"]["Memory"][-1]["assembled/s"])
 
 
 def _sizes(work: Path, count: int) -> dict[str, float]:
@@ -222,15 +207,11 @@ def _size(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def _grown(rows: Sequence[Row]) -> float:
-    return significant(float(rows[1]["peak MB"] or 0) / float(rows[0]["peak MB"] or 1), 3)
-
-
 def _whole(folder: Path, work: Path, rounds: int, progress: Progress) -> tuple[list[Row], list[str], list[Bar]]:
     """Return times and peaks of whole runs on the same pictures, notes, and bars on what they gave."""
     model = Model.open(find_model(MODEL))
     spec, count = picture_spec(model), len(list(folder.iterdir()))
-    shared = (folder, model.path / spec.file, spec.side, spec.interpolation, 2, 2, work / "loop.npy")
+    shared = (folder, model.path / spec.file, spec.side, spec.interpolation, spec.mode, 2, 2, work / "loop.npy")
     options = ("--threads", 2, "--decoders", 2, "--shard", 250)
     commands = {
         "pocketlens index": index_command(folder, work / "local", *options),

@@ -20,8 +20,9 @@ from pathlib import Path
 import numpy, onnxruntime, open_clip, torch
 from PIL import Image
 
-folder, graph, side, interpolation, workers, threads, out = sys.argv[1:]
-transform = open_clip.image_transform(int(side), is_train=False, interpolation=interpolation).transforms[:3]
+folder, graph, side, interpolation, mode, workers, threads, out = sys.argv[1:]
+whole = open_clip.image_transform(int(side), is_train=False, interpolation=interpolation, resize_mode=mode)
+transform = [step for step in whole.transforms if "Tensor" not in repr(step) and "Normalize" not in repr(step)]
 
 class Pictures(torch.utils.data.Dataset):
     paths = sorted(Path(folder).iterdir())

@@ -22,12 +22,12 @@ class Measured:
 
     Attributes:
         per_second: pictures that it indexes.
-        assembled_per_second: pictures that one process takes over from shards.
+        assembled_per_second: pictures that one process takes over from shards; None where that is not known.
         bytes_each: by what is written, for one picture.
     """
 
     per_second: float
-    assembled_per_second: float
+    assembled_per_second: float | None
     bytes_each: dict[str, float]
 
 
@@ -80,7 +80,8 @@ def simulate(pictures: int, workers: int, measured: Measured, assumed: Assumed, 
 def sizing(pictures: int, fleets: Sequence[int], measured: Measured, assumed: Assumed) -> list[Row]:
     """Return how long, how much and how well used for each number of machines of two cores."""
     rows: list[Row] = []
-    assembling = pictures / measured.assembled_per_second / 3600
+    rate = measured.assembled_per_second
+    assembling = None if rate is None else significant(pictures / rate / 3600, 3)
     for workers in fleets:
         hours, repeated = simulate(pictures, workers, measured, assumed)
         ideal = pictures / measured.per_second / workers / 3600
@@ -91,7 +92,7 @@ def sizing(pictures: int, fleets: Sequence[int], measured: Measured, assumed: As
                 "core-hours": significant(2 * workers * hours, 3),
                 "of what is ideal": significant(ideal / hours, 3),
                 "groups made twice": repeated,
-                "hours to assemble": significant(assembling, 3),
+                "hours to assemble": assembling,
             }
         )
     return rows

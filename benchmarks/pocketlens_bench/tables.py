@@ -25,7 +25,7 @@ from pocketlens_bench.plots import write_plots
 Results = dict[str, dict[str, Any]]
 ORDER = ("cold_start", "opening", "latency", "quantization", "codes", "index", "index_million", "partitions",
          "filters", "fusion", "composed", "calibration", "near_duplicates", "draft",
-         "scale", "imports")  # fmt: skip
+         "scale", "scale_memory", "imports")  # fmt: skip
 _MEASUREMENTS = Path("docs") / "measurements.md"
 _TITLES = {
     "cold_start": "Cold start",
@@ -43,6 +43,7 @@ _TITLES = {
     "near_duplicates": "Near-duplicates",
     "draft": "Reduced JPEG decoding",
     "scale": "Indexing at scale",
+    "scale_memory": "Indexing at scale, memory",
     "imports": "Imports and sizes",
 }
 _PLOTS = {
