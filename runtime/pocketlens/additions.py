@@ -116,7 +116,7 @@ def remove_items(collection: Collection, ids: Sequence[str]) -> None:
         check_id(id)
 
     def write(gallery: Gallery, store: Store) -> None:
-        shipped = gallery.items.rows_of(ids)
+        shipped = gallery.items.numbers_of(ids)
         for id in dict.fromkeys(ids):
             if not store.has_added(id) and (id not in shipped or store.has_removed(id)):
                 raise BadQuery(f"no item has the id {id!r}; nothing was removed")
