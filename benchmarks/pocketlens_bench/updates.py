@@ -20,14 +20,14 @@ from pocketlens._types import Float32s
 from pocketlens.apply import apply
 from pocketlens.collection import Collection
 from pocketlens.contents import Contents
-from pocketlens.gallery import Gallery
+from pocketlens.gallery import Counts, Gallery
 from pocketlens.items import Item
 from pocketlens.model import Model, find_model
 from pocketlens.update import write_update
 from pocketlens_bench import clip_shaped
 from pocketlens_bench.measure import Options, Progress, Report, Row, alternate, at_most, median, ratio, significant
 from pocketlens_bench.models import make_bundle
-from pocketlens_export.gallery.generation import write_next_bundle
+from pocketlens_export.gallery.generation import next_generation
 
 _NEW, _CHANGED, _GONE = 0.005, 0.003, 0.002
 _K = 10
@@ -104,7 +104,12 @@ def _next(bundle: Path, step: int, rows: int) -> None:
         for row, id in enumerate(ids)
     ]
     lost = [f"{row:06}.jpg" for row in range(first + changed, first + changed + gone)]
-    write_next_bundle(bundle, vectors, items, gone=lost, skipped={})
+    counts = Counts(len(items), len(items), 0, {})
+    with closing(Gallery.open(bundle / "gallery")) as gallery:
+        numbers = np.fromiter(gallery.items.numbers_of(lost).values(), dtype=np.int64)
+        with next_generation(bundle, gallery, numbers) as writer:
+            writer.add(vectors)
+            writer.finish(items, counts=counts)
 
 
 def _differing(server: Path, device: Path) -> int:
