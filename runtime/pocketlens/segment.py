@@ -14,6 +14,7 @@ from pocketlens._types import Bools, Float16s, Float32s, Int8s, Int64s
 from pocketlens.errors import FormatError
 from pocketlens.partitions import Partitions
 
+_SPARE = 16  # rows more that are asked for where some are gone, so that one search mostly does
 _HEADER_BYTES = 8  # of USearch's file: rows and bytes of a row, then the codes, row after row
 
 
@@ -76,7 +77,7 @@ class Segment:
     def nearest(self, code: Int8s, count: int, *, probes: int | None, threads: int) -> tuple[Int64s, Float32s]:
         """Return `count` rows or more that are nearest to a query's code, or all, in no order, and the cosines."""
         rows = self.spec.rows
-        wanted = min(count, rows)
+        wanted = min(count if self.gone is None else 2 * count + _SPARE, rows)
         while True:
             found, cosines = self._nearest(code, wanted, probes, threads)
             if self.gone is None:

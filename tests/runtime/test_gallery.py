@@ -355,12 +355,16 @@ def test_a_gallery_of_several_segments_is_as_one(
     )
 
 
+@pytest.mark.parametrize("kind", ["exhaustive", "partitions"])
 def test_threads_do_not_change_a_gallery_of_several_segments(
-    tmp_path: Path, vectors: np.ndarray, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, vectors: np.ndarray, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
+    if kind == "partitions":
+        monkeypatch.setattr("pocketlens.index.CROSSOVER_ROWS", 4)
     folders = [of_several(tmp_path / str(n), vectors, monkeypatch, 4, threads=n) for n in (1, 3)]
     one, three = ({name: (folder / name).read_bytes() for name in files_below(folder)} for folder in folders)
     assert one == three
+    assert Gallery.open(folders[1]).manifest.index.kind == kind
 
 
 def test_a_flipped_bit_in_a_later_segment_is_found(

@@ -128,8 +128,11 @@ def _write_bundle(
         report = nullcontext() if request.skipped is None else request.skipped.open("w", encoding="utf-8")
         with (
             report as skipped_to,
-            GalleryWriter(gallery, space=space, model=name, attributes=plan.schema, rescore=request.rescore) as writer,
-        ):
+            GalleryWriter(
+                gallery, space=space, model=name, attributes=plan.schema, rescore=request.rescore,
+                threads=request.threads or default_threads(),
+            ) as writer,
+        ):  # fmt: skip
             account = assemble(
                 run.shards, plan.shards, writer, probes=lambda: text_probes(towers), work=run.path,
                 skipped_to=skipped_to, on_shard=watch.reach,
