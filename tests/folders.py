@@ -21,13 +21,13 @@ from pocketlens.model import FORMAT, VERSION, Features, FileRecord, Model, Model
 
 
 def edit_json(path: Path, **changes: Any) -> None:
-    """Set fields of a JSON file; dots lead into objects (`index__rows` for index.rows)."""
+    """Set fields of a JSON file; underscores lead into objects and lists (`segments__0__index__rows`)."""
     data = json.loads(path.read_text())
     for key, value in changes.items():
         *outer, last = key.split("__")
         place = data
         for name in outer:
-            place = place[name]
+            place = place[int(name) if isinstance(place, list) else name]
         place[last] = value
     path.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n")
 

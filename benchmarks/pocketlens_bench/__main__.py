@@ -12,7 +12,8 @@ import click
 from pocketlens.errors import PocketlensError
 
 SCRIPTS = ("imports", "codes", "draft", "latency", "quantization", "cold_start", "opening", "partitions", "filters",
-           "fusion", "composed", "near_duplicates", "calibration", "index", "index_million", "scale_memory",
+           "segments", "updates", "fusion", "composed", "near_duplicates", "calibration", "index", "index_million",
+           "scale_memory",
            "scale")  # fmt: skip
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 

@@ -232,7 +232,7 @@ def usearch_scan(gallery: Gallery, vector_of: Int64s) -> Engine:
     vectors = index.vectors()
     rotation = index.rotation
     spec = IndexSpec("exhaustive", len(vectors), partitions=1, probes=1, recall=1.0)
-    scan = Index.build(to_codes(vectors, rotation), rotation, index.originals, spec)
+    scan = Index.build(to_codes(vectors, rotation), rotation, index.originals[:], spec)
     return Engine(
         f"{OURS}, exhaustive", lambda query, setting: vector_of[scan.search(query, k=K).rows[0]], [0], 0.0, None
     )

@@ -24,7 +24,7 @@ from pocketlens_bench.plots import write_plots
 
 Results = dict[str, dict[str, Any]]
 ORDER = ("cold_start", "opening", "latency", "quantization", "codes", "index", "index_million", "partitions",
-         "filters", "fusion", "composed", "calibration", "near_duplicates", "draft",
+         "segments", "updates", "filters", "fusion", "composed", "calibration", "near_duplicates", "draft",
          "scale", "scale_memory", "imports")  # fmt: skip
 _MEASUREMENTS = Path("docs") / "measurements.md"
 _TITLES = {
@@ -36,6 +36,8 @@ _TITLES = {
     "index": "Index, 100,000 rows",
     "index_million": "Index, 1,000,000 rows",
     "partitions": "Scan or partitions",
+    "segments": "Segments searched as one",
+    "updates": "Updates of a gallery",
     "filters": "Filters",
     "fusion": "Fused search over candidates",
     "composed": "Composed queries, latency",

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pocketlens.errors import NotWritten as NotWritten
     from pocketlens.errors import PocketlensError as PocketlensError
     from pocketlens.errors import Refused as Refused
+    from pocketlens.errors import WrongBase as WrongBase
     from pocketlens.hits import Hit as Hit
     from pocketlens.hits import Hits as Hits
     from pocketlens.lens import Lens as Lens
@@ -56,6 +57,7 @@ _HOME = {
     "PocketlensError": "errors",
     "Refused": "errors",
     "TextEncoder": "encoder",
+    "WrongBase": "errors",
     "find_model": "model",
     "open": "lens",
 }
@@ -78,6 +80,7 @@ __all__ = [
     "PocketlensError",
     "Refused",
     "TextEncoder",
+    "WrongBase",
     "find_model",
     "open",
 ]

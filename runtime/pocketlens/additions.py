@@ -116,7 +116,7 @@ def remove_items(collection: Collection, ids: Sequence[str]) -> None:
         check_id(id)
 
     def write(gallery: Gallery, store: Store) -> None:
-        shipped = gallery.items.rows_of(ids)
+        shipped = gallery.items.numbers_of(ids)
         for id in dict.fromkeys(ids):
             if not store.has_added(id) and (id not in shipped or store.has_removed(id)):
                 raise BadQuery(f"no item has the id {id!r}; nothing was removed")
@@ -159,7 +159,7 @@ def _add_batch(
             content = picture if isinstance(picture, bytes) else read_picture(picture, limits=tower.limits)
             there = known.get(id)
             sha256 = hashlib.sha256(content).hexdigest()
-            if there is not None and there.sha256 == sha256 and _says(there, attributes.get(id)):
+            if there is not None and there.sha256 == sha256 and says(there, attributes.get(id)):
                 result.unchanged.append(id)
                 continue
             upright = load_upright(content, side=tower.encoder.spec.side, limits=tower.limits)
@@ -185,8 +185,8 @@ def _add_batch(
         (result.replaced if one.item.id in known else result.added).append(one.item.id)
 
 
-def _says(there: Item, given: Mapping[str, Any] | None) -> bool:
-    """Return whether an item has just these attributes beside what its file says, or none are given."""
+def says(there: Item, given: Mapping[str, Any] | None) -> bool:
+    """Return whether an item has just these attributes, in their one form, beside what its file says; None: any."""
     if given is None:
         return True
     file = {"size_bytes"} if "taken" in given else {"size_bytes", "taken"}

@@ -1,4 +1,4 @@
-"""The commands `pocketlens add`, `remove` and `compact`."""
+"""The commands `pocketlens add`, `remove`, `compact` and `apply`."""
 
 from __future__ import annotations
 
@@ -127,6 +127,35 @@ def compact(bundle: Path, as_json: bool) -> None:
         )
     else:
         click.echo(f"{bundle}: nothing was added or removed since generation {done.generation}; it stays as it is")
+
+
+@click.command(short_help="Bring the shipped gallery to a later generation.")
+@click.argument("bundle", type=_PATH)
+@click.argument("update", type=_PATH)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def apply(bundle: Path, update: Path, as_json: bool) -> None:
+    """Bring BUNDLE's gallery to the generation that the file UPDATE leads to, as pocketlens pack --since wrote it.
+
+    What this device added and removed stays. A crash leaves the old bundle or the new one, and who has it open
+    meanwhile finds the new one at the next search. Applied again, a file changes nothing; one that leads on from
+    another generation than BUNDLE holds is refused.
+    """
+    from pocketlens.apply import apply as apply_update
+    from pocketlens.collection import Collection
+
+    collection = Collection(bundle)
+    try:
+        with show_progress("applying") as on_progress:
+            done = apply_update(collection, update, on_progress=on_progress)
+    finally:
+        collection.close()
+    if as_json:
+        values = {"before": done.before, "generation": done.generation, "items": done.items}
+        click.echo(json.dumps(values, indent=2))
+    elif done.before == done.generation:
+        click.echo(f"{bundle}: holds generation {done.generation} already; it stays as it is")
+    else:
+        click.echo(f"{bundle}: generation {done.before} became {done.generation}, with {done.items} pictures")
 
 
 def _skipped(result: Added) -> list[Skipped]:

@@ -134,7 +134,9 @@ def _recall(lens: Lens, queries: Float32s) -> float | None:
     index = lens.gallery.index
     if index.originals is None:
         return None
-    truth = exact_rows(index.originals, queries, k=_K)
+    rows = index.rows
+    vectors = index.originals if len(rows) == index.spec.rows else index.originals[rows]
+    truth = rows[exact_rows(vectors, queries, k=_K)]
     return round(recall(index.search(queries, k=_K).rows, truth), 4)
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 from pocketlens.errors import CorruptFile, EncoderMismatch, MissingPart
-from pocketlens.files import check_file, sha256_of
+from pocketlens.files import check_file, sha256_of, share_file
 from pocketlens.gallery import MANIFEST as GALLERY_MANIFEST
 from pocketlens.gallery import open_manifest
 from pocketlens.manifest import manifest_bytes, read_manifest, write_manifest
@@ -82,6 +82,20 @@ def add_tower(bundle: Path, tower: Tower, model: Model) -> None:
         shutil.copyfile(model.file(name), folder / name)
         check_file(folder / name, sha256=record.sha256, size_bytes=record.size_bytes)
     write_manifest(folder / MODEL_MANIFEST, manifest, format=MODEL_FORMAT, version=MODEL_VERSION)
+
+
+def share_towers(old: Path, bundle: Path) -> None:
+    """Give the folder of a bundle that is being made the towers of another on the same disk, as they are.
+
+    Raises:
+        FormatError: they are not what the other one's bundle.json says (CorruptFile: a model.json differs).
+    """
+    manifest = read_bundle(old)
+    for tower, sha256 in (("text", manifest.text), ("image", manifest.image)):
+        if sha256 is not None:
+            model = Model.open(old / tower, manifest_sha256=sha256)
+            for name in (MODEL_MANIFEST, *model.manifest.files):
+                share_file(old / tower / name, bundle / tower / name)
 
 
 def seal_bundle(bundle: Path) -> None:

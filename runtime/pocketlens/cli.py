@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pocketlens import __version__
-from pocketlens.additions_cli import add, compact, remove
+from pocketlens.additions_cli import add, apply, compact, remove
 from pocketlens.duplicates_cli import duplicates
 from pocketlens.errors import MissingPart, PocketlensError
 from pocketlens.search_cli import THREADS, search
@@ -146,7 +146,7 @@ def bench(bundle: Path, runs: int, threads: int | None, as_json: bool) -> None:
         click.echo(table(measured))
 
 
-for command in (search, add, remove, compact, duplicates):
+for command in (search, add, apply, remove, compact, duplicates):
     cli.add_command(command)
 
 

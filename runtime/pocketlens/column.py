@@ -187,6 +187,17 @@ class _Tags:
         return found
 
 
+class Joined:
+    """A column of items whose arrays lie in several segments."""
+
+    def __init__(self, columns: Sequence[Column | Joined]) -> None:
+        self._columns = columns
+
+    def match(self, op: str, values: Sequence[Any]) -> Bools:
+        """Return which items meet a condition, bool (items,); see `Column`."""
+        return np.concatenate([column.match(op, values) for column in self._columns])
+
+
 class Words:
     """Distinct texts in the order of their code points: where each starts, int64 (words + 1,), in a blob of UTF-8."""
 

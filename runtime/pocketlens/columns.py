@@ -14,7 +14,7 @@ import numpy as np
 
 from pocketlens._types import Bools, Int64s
 from pocketlens.attributes import Schema, values_of
-from pocketlens.column import COLUMNS, DTYPES, Array, Column, WrongColumn
+from pocketlens.column import COLUMNS, DTYPES, Array, Column, Joined, WrongColumn
 from pocketlens.errors import FormatError
 from pocketlens.items import Item
 
@@ -36,7 +36,7 @@ class Columns:
     def __init__(self, schema: Schema, arrays: dict[str, Array]) -> None:
         self.schema = schema
         self.first: Int64s = arrays[ROWS]
-        self._columns: dict[str, Column] = {}
+        self._columns: dict[str, Column | Joined] = {}
         for n, (name, kind) in enumerate(schema.items()):
             stem = f"{FOLDER}/{n}"
             parts = [arrays[f"{stem}.{end}"] for end in COLUMNS[kind].ENDS]
@@ -44,6 +44,19 @@ class Columns:
                 self._columns[name] = COLUMNS[kind](parts, self.count)
             except WrongColumn as error:
                 raise WrongColumn(f"{stem}.{error.args[0]}", error.args[1]) from error
+
+    @classmethod
+    def join(cls, parts: Sequence[Columns]) -> Columns:
+        """Return the columns of several segments with one schema as one; items and rows are numbered through."""
+        if len(parts) == 1:
+            return parts[0]
+        joined = cls.__new__(cls)
+        joined.schema = parts[0].schema
+        before = np.cumsum([0, *(part.count for part in parts)])
+        starts = [part.first[:-1] + start for part, start in zip(parts, before[:-1], strict=True)]
+        joined.first = np.concatenate([*starts, before[-1:]])
+        joined._columns = {name: Joined([part._columns[name] for part in parts]) for name in joined.schema}
+        return joined
 
     @property
     def count(self) -> int:
@@ -59,6 +72,10 @@ class Columns:
         if self.count == len(self.first) - 1:  # one item a row
             return np.flatnonzero(items)
         return np.flatnonzero(np.logical_or.reduceat(items, self.first[:-1]))
+
+    def rows_without(self, items: Bools) -> Bools:
+        """Return which rows have none of these items, bool (rows,); `items` is bool (items,)."""
+        return ~np.logical_or.reduceat(items, self.first[:-1])
 
     def of_row(self, row: int) -> slice:
         """Return where the items of a row stand among all; there they are in the order of their ids."""

@@ -1,5 +1,7 @@
 """Compacting: a new gallery of what a bundle contains now, in a new bundle that takes the place of the old one.
 
+It has one generation and continues none: updates of the old one do not fit it any more.
+
 The store's write lock is held from the first look to the switch, so nothing that is committed can be left behind; who
 wants to add meanwhile waits, and finds the new bundle. Whoever has the old one open keeps its files.
 """
@@ -14,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from pocketlens._types import Float32s, Int64s
-from pocketlens.bundle import add_tower, read_bundle, seal_bundle
+from pocketlens.bundle import seal_bundle, share_towers
 from pocketlens.collection import Collection
 from pocketlens.contents import Contents
 from pocketlens.errors import BadQuery, CorruptFile
@@ -23,7 +25,6 @@ from pocketlens.gallery import Counts, Gallery
 from pocketlens.gallery_writer import write_gallery
 from pocketlens.items import Item
 from pocketlens.local import FILES, Store
-from pocketlens.model import Model
 
 _BLOCK_ROWS = 4_096
 
@@ -41,9 +42,9 @@ class Compacted:
 def compact(collection: Collection, *, on_progress: Callable[[int, int], None] = lambda done, total: None) -> Compacted:
     """Make a new gallery of what the bundle contains, with new statistics, and put it in the place of the old one.
 
-    A crash at any moment leaves the old bundle with its additions, or the new one. Without additions or removals it
-    only removes what a crash left of making a store. It takes memory for all vectors as float32, twice as much for a
-    gallery with partitions, and room on the disk for a second bundle.
+    A crash at any moment leaves the old bundle with its additions, or the new one. Without additions, removals and
+    updates it only removes what a crash left of making a store. It takes memory for all vectors as float32, twice as
+    much for a gallery with partitions, and room on the disk for a second gallery.
 
     Args:
         collection: the opened bundle; it follows to the new one.
@@ -58,9 +59,10 @@ def compact(collection: Collection, *, on_progress: Callable[[int, int], None] =
     folder = collection.folder.resolve()  # a link to a bundle goes on showing there
     collection.check_place()
     before = collection.now()
-    if not before.local.additions and not before.local.removed:
+    manifest = before.gallery.manifest
+    if not before.local.additions and not before.local.removed and not manifest.previous:
         collection.tidy()
-        return Compacted(before.count, 0, 0, before.gallery.manifest.generation)
+        return Compacted(before.count, 0, 0, manifest.generation)
 
     def write(gallery: Gallery, store: Store) -> Compacted:
         contents = Contents(gallery, store.read())
@@ -86,11 +88,7 @@ def _write_bundle(contents: Contents, old: Path, new: Path, on_progress: Callabl
         on_progress(min(start + _BLOCK_ROWS, len(rows)), steps)
     _write_gallery(new / "gallery", contents.gallery, vectors, items)
     _compare(new / "gallery", vectors, items)
-    manifest = read_bundle(old)
-    if manifest.text is not None:
-        add_tower(new, "text", Model.open(old / "text", manifest_sha256=manifest.text))
-    if manifest.image is not None:
-        add_tower(new, "image", Model.open(old / "image", manifest_sha256=manifest.image))
+    share_towers(old, new)
     seal_bundle(new)
     on_progress(steps, steps)
 

@@ -8,7 +8,7 @@ until `compact` makes a new one.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import cached_property
 
@@ -43,7 +43,7 @@ class Contents:
     def __init__(self, gallery: Gallery, local: Local = NOTHING) -> None:
         self.gallery = gallery
         self.local = local
-        self._first = gallery.manifest.index.rows  # row of an added item
+        self._first = gallery.index.spec.rows  # row of an added item
         self._added = [replace(one.item, row=self._first + place) for place, one in enumerate(local.additions.values())]
         self._row_of = {item.id: item.row for item in self._added}
         halves = [one.vector for one in local.additions.values()]
@@ -52,12 +52,15 @@ class Contents:
             if halves
             else np.zeros((0, gallery.manifest.space.dim), dtype=np.float32)
         )
-        shipped = gallery.items.rows_of([*local.removed, *local.additions])
+        shipped = gallery.items.numbers_of([*local.removed, *local.additions])
         self.hidden = frozenset(shipped)
         self._filtered = False
         self._places = np.arange(len(self._added))  # of the added items that may be found
-        self._items = _visible(gallery, shipped) if shipped else None  # which shipped ones may; None: all
-        self._rows = None if self._items is None else _rows(gallery, self._items)  # theirs; None: all
+        self._items = gallery.there  # which shipped ones may; None: all
+        self._rows: Int64s | None = None  # theirs; None: all of the index
+        if shipped:
+            self._items = _without(gallery, list(shipped.values()))
+            self._rows = _rows(gallery, self._items)
 
     @property
     def count(self) -> int:
@@ -125,11 +128,7 @@ class Contents:
         """Return the items that share a row, by id."""
         if row >= self._first:
             return [self._added[row - self._first]]
-        items = self.gallery.items.of_row(row)
-        if self._items is None:
-            return items
-        found = self._items[self.gallery.columns.of_row(row)]
-        return [item for item, there in zip(items, found, strict=True) if there]
+        return self._visible(self.gallery.items.of_row(row), self.gallery.columns.of_row(row))
 
     def find(self, id: str) -> Item:
         """Return the item of an id.
@@ -147,21 +146,29 @@ class Contents:
     def find_all(self, ids: Iterable[str]) -> dict[str, Item]:
         """Return the items of those ids that items have."""
         ids = list(ids)
-        there = self._row_of.keys() | (self.gallery.items.rows_of(ids).keys() - self.hidden)
+        there = self._row_of.keys() | (self.gallery.items.numbers_of(ids).keys() - self.hidden)
         return {id: self.find(id) for id in ids if id in there}
 
     def read_all(self) -> list[Item]:
         """Return every item, by row and id."""
-        shipped = self.gallery.items.read_all()
-        if self._items is not None:
-            shipped = [item for item, there in zip(shipped, self._items, strict=True) if there]
-        return shipped + [self._added[place] for place in self._places]
+        return self._visible(self.gallery.items.read_all(), slice(None)) + [
+            self._added[place] for place in self._places
+        ]
 
     @cached_property
     def _added_columns(self) -> Columns:
         items = [replace(item, row=place) for place, item in enumerate(self._added)]
         schema = self.gallery.manifest.attributes
         return Columns(schema, encode_columns(schema, items, len(items)))
+
+    def _visible(self, items: list[Item], numbers: slice) -> list[Item]:
+        """Return those of the gallery's items of these numbers that may be found."""
+        if self._items is None:
+            return items
+        found = self._items[numbers]
+        if self.gallery.there is not None:
+            found = found[self.gallery.there[numbers]]
+        return [item for item, is_there in zip(items, found, strict=True) if is_there]
 
     def _added_rows(self, best: Int64s) -> Int64s:
         return np.asarray(self._first + self._places[best])
@@ -175,16 +182,14 @@ class Contents:
         return matches.rows[0, :count], matches.scores[0, :count]
 
 
-def _visible(gallery: Gallery, hidden: Mapping[str, int]) -> Bools:
-    """Return which shipped items are left when those of `hidden`, row by id, are gone."""
-    visible = np.ones(gallery.columns.count, dtype=bool)
-    sharing = gallery.items.ids_of(set(hidden.values()))
-    for id, row in hidden.items():
-        visible[gallery.columns.of_row(row).start + sharing[row].index(id)] = False
-    return visible
+def _without(gallery: Gallery, numbers: list[int]) -> Bools:
+    """Return which of the gallery's items are left when those of these numbers are gone."""
+    left = np.ones(gallery.columns.count, dtype=bool) if gallery.there is None else gallery.there.copy()
+    left[numbers] = False
+    return left
 
 
 def _rows(gallery: Gallery, items: Bools) -> Int64s | None:
-    """Return the rows that have one of these items; None for all."""
+    """Return the rows that have one of these items; None for all that the index finds."""
     rows = gallery.columns.rows_of(items)
-    return None if len(rows) == gallery.manifest.index.rows else rows
+    return None if len(rows) == len(gallery.index.rows) else rows

@@ -3,7 +3,8 @@
 PocketlensError
 ├── FormatError            a folder or manifest is not what it should be: missing, foreign, unknown version, bad field
 │   ├── CorruptFile        a file's bytes are not those its manifest recorded
-│   └── NotWritten         the disk is full, read-only or failing; what was there before is untouched
+│   ├── NotWritten         the disk is full, read-only or failing; what was there before is untouched
+│   └── WrongBase          an update leads on from another generation than the bundle holds
 ├── EncoderMismatch        a query encoder and a gallery live in different embedding spaces
 ├── MissingPart            the bundle or installation lacks what the call needs (a tower, a tokenizer, an extra)
 ├── BadImage               a picture cannot be decoded
@@ -44,6 +45,20 @@ class NotWritten(FormatError):
         strerror = error.strerror if isinstance(error, OSError) else None
         super().__init__(f"{path} cannot be written: {strerror or error}")
         self.path = path
+
+
+class WrongBase(FormatError):
+    """An update leads on from another generation of the gallery than the bundle holds. Nothing was changed.
+
+    Attributes:
+        found: the generation that the bundle holds.
+        expected: the one that the update leads on from. It may have the same number, and be another gallery.
+    """
+
+    def __init__(self, message: str, *, found: int, expected: int) -> None:
+        super().__init__(message)
+        self.found = found
+        self.expected = expected
 
 
 class EncoderMismatch(PocketlensError):

@@ -11,11 +11,12 @@ import errno
 import hashlib
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from pocketlens import swap
 from pocketlens.errors import Busy, CorruptFile, FormatError, NotWritten
@@ -29,9 +30,9 @@ if TYPE_CHECKING:
 _CHUNK_BYTES = 1 << 20
 _MANIFESTS = ("bundle.json", "gallery.json", "model.json")
 _OURS = {
-    *_MANIFESTS, "index.usearch", "rescore.f16", "items.sqlite", "stats.npz", "partitions.npz", "golden.npz",
-    "tokenizer.json", "concepts.npz", "quantization.md", "quantization.svg", "required_operators.config", "align.md",
-    "align.svg", "distill.md", "distill.svg",
+    *_MANIFESTS, "index.usearch", "rescore.f16", "items.sqlite", "stats.npz", "partitions.npz", "gone.i64",
+    "golden.npz", "tokenizer.json", "concepts.npz", "quantization.md", "quantization.svg", "required_operators.config",
+    "align.md", "align.svg", "distill.md", "distill.svg",
 }  # fmt: skip
 _GRAPHS = (".onnx", ".ort")
 _LOCAL = "local.sqlite"  # local.NAME, which is read with more
@@ -107,12 +108,23 @@ def write_file(path: Path, content: bytes) -> None:
     Raises:
         NotWritten: the disk is full, read-only or failing.
     """
+    with new_file(path) as file:
+        file.write(content)
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[BinaryIO]:
+    """Yield a temporary file beside `path`; put it there, complete, when the block ends well, else remove it.
+
+    Raises:
+        NotWritten: the disk is full, read-only or failing; also an OSError in the block.
+    """
     with _not_written(path):
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         temporary = Path(name)
         try:
             with os.fdopen(handle, "wb") as file:
-                file.write(content)
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             temporary.chmod(0o666 & ~_umask())
@@ -121,6 +133,15 @@ def write_file(path: Path, content: bytes) -> None:
             temporary.unlink(missing_ok=True)
             raise
         _sync_directory(path.parent)
+
+
+def share_file(source: Path, target: Path) -> None:
+    """Give a file, which is never written again, a second name on the same disk; copy it where that cannot be done."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source.resolve(), target)
+    except (OSError, NotImplementedError):
+        shutil.copyfile(source, target)
 
 
 @contextmanager

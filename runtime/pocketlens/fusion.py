@@ -66,13 +66,14 @@ def search_fused(
     """
     check_k(k)
     index = gallery.index
-    allowed = np.arange(index.spec.rows) if rows is None else rows
+    there = index.rows
+    allowed = there if rows is None else rows
     if exhaustive is None:
         exhaustive = len(allowed) <= EXHAUSTIVE_ROWS
     if not exhaustive:
         _, deviations = _statistics(gallery, composed.vectors)
         directions = fan(composed.vectors, deviations, composed.negatives)
-        forbidden = index.spec.rows - len(allowed)
+        forbidden = len(there) - len(allowed)
         found = index.candidates(directions, max(CANDIDATES, 2 * k) + forbidden)
         allowed = found if rows is None else np.intersect1d(found, rows, assume_unique=True)
     if not len(allowed):

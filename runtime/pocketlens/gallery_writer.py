@@ -1,13 +1,13 @@
 """Writes a gallery folder from a stream of vectors and a stream of items; see docs/formats.md.
 
-Neither all vectors nor all items are ever held as Python objects. In memory are the codes, which the index is made of,
-and what `column_writer` says.
+Rows go to segments of a million, each made by itself (`segment_writer`), so that memory has a bound at any size.
 """
 
 from __future__ import annotations
 
 import platform
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -16,34 +16,22 @@ import numpy as np
 
 from pocketlens import __version__
 from pocketlens._native import ort
-from pocketlens._types import Float16s, Float32s, Float64s, Int8s, Int64s
+from pocketlens._types import Float16s, Float32s, Float64s, Int8s
 from pocketlens.attributes import RECORDED, Schema, check_schema, infer_schema
-from pocketlens.codes import greatest_error, make_rotation, to_codes
-from pocketlens.column_writer import write_columns
+from pocketlens.codes import make_rotation
 from pocketlens.errors import BadQuery
 from pocketlens.files import sha256_of
-from pocketlens.gallery import (
-    CODES,
-    FORMAT,
-    ITEMS,
-    MANIFEST,
-    ORIGINALS,
-    PARTITIONS,
-    STATS,
-    VERSION,
-    Counts,
-    GalleryManifest,
-    gallery_files,
-)
-from pocketlens.index import Index, IndexSpec, spec_for
+from pocketlens.gallery import FORMAT, MANIFEST, STATS, VERSION, Counts, GalleryManifest, gallery_files
+from pocketlens.index import IndexSpec
 from pocketlens.items import Item, stream_items, write_items
 from pocketlens.manifest import write_manifest
 from pocketlens.model import FileRecord, Space
-from pocketlens.partitions import Partitions, make_partitions
-from pocketlens.tune import tune_probes
+from pocketlens.segment_files import SegmentRecord, segment_folder
+from pocketlens.segment_writer import SegmentWriter
 
+SEGMENT_ROWS = 1_000_000
 _BLOCK_ROWS = 65_536
-_PLAIN_CODES = "codes.i8"  # until the index is made
+_ALL_ITEMS = "all.sqlite"  # until each segment has its own
 
 
 class GalleryWriter:
@@ -57,6 +45,7 @@ class GalleryWriter:
         rescore: keep float16 originals, 2 * dim bytes a row, for recall@10 (codes.json).
         generation: 1, or one more than that of the gallery whose place it takes.
         rotation: of the codes, float32 (dim, dim), where they have been made already.
+        threads: how many segments are made at once, each with a million codes in memory. They do not change the result.
 
     Attributes:
         rows: how many vectors were added.
@@ -75,25 +64,25 @@ class GalleryWriter:
         rescore: bool = True,
         generation: int = 1,
         rotation: Float32s | None = None,
+        threads: int = 1,
     ) -> None:
         self._folder = folder
         self._space, self._model = space, model
         self._schema: Schema = check_schema(attributes)
         self._rescore, self._generation = rescore, generation
         self._rotation = make_rotation(space.dim) if rotation is None else rotation
-        self._codes = (folder / _PLAIN_CODES).open("wb")
-        self._originals = (folder / ORIGINALS).open("wb")
+        self._threads = threads
+        self._segments: list[SegmentWriter] = []
         self._sum: Float64s = np.zeros(space.dim)
         self._products: Float64s = np.zeros((space.dim, space.dim))
-        self._error = 0.0
         self.rows = 0
 
     def __enter__(self) -> GalleryWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._codes.close()
-        self._originals.close()
+        for segment in self._segments:
+            segment.__exit__()
 
     def add(self, vectors: Float32s | Float16s, codes: Int8s | None = None) -> None:
         """Append rows.
@@ -105,16 +94,16 @@ class GalleryWriter:
         Raises:
             BadQuery: a vector has the wrong width, is not finite or is zero.
         """
-        codes = to_codes(np.asarray(vectors, dtype=np.float32), self._rotation) if codes is None else codes
-        originals: Float16s = np.ascontiguousarray(vectors, dtype="<f2")
-        self._codes.write(np.ascontiguousarray(codes).data)
-        self._originals.write(originals.data)
+        start = 0
+        while start < len(vectors):
+            segment = self._last_segment()
+            part = slice(start, start + SEGMENT_ROWS - segment.rows)
+            segment.add(vectors[part], None if codes is None else codes[part])
+            start = part.stop
         exact = vectors.astype(np.float64)
         self._sum += exact.sum(axis=0)
         self._products += exact.T @ exact
-        if self._rescore and len(codes):
-            self._error = max(self._error, greatest_error(originals, codes, self._rotation))
-        self.rows += len(codes)
+        self.rows += len(vectors)
 
     def finish(self, items: Iterable[Item], *, counts: Counts, probes: Float32s | None = None) -> None:
         """Write everything else.
@@ -132,65 +121,53 @@ class GalleryWriter:
         self.__exit__()
         if self.rows == 0:
             raise BadQuery("a gallery needs at least one picture, found none")
-        spec, places = self._write_index(probes)
-        moved = items if places is None else (replace(item, row=int(places[item.row])) for item in items)
-        write_items(self._folder / ITEMS, moved)
-        write_columns(self._folder, self._schema, stream_items(self._folder / ITEMS))
+        specs = self._finish_segments(items, probes)
         mean, covariance = self._statistics()
         np.savez(self._folder / STATS, rotation=self._rotation, mean=mean, covariance=covariance)
-        self._write_manifest(replace(spec, code_error=self._error) if self._rescore else spec, counts)
+        self._write_manifest(specs, counts)
 
-    def _write_index(self, probes: Float32s | None) -> tuple[IndexSpec, Int64s | None]:
-        """Write the index and what it needs; return its spec, and where each row has gone, int64 (rows,), if moved."""
-        shape = (self.rows, self._space.dim)
-        codes: Int8s = np.fromfile(self._folder / _PLAIN_CODES, dtype=np.int8).reshape(shape)
-        originals: Float16s = np.memmap(self._folder / ORIGINALS, dtype="<f2", mode="r", shape=shape)
-        spec, places, partitions = spec_for(self.rows), None, None
-        if spec.kind == "partitions":
-            codes, originals, places, partitions = self._partitioned(codes, originals, spec.partitions)
-            spec = replace(spec, partitions=partitions.count)
-        kept = originals if self._rescore else None
-        index = Index.build(codes, self._rotation, kept, spec, partitions=partitions)
-        if partitions is not None:
-            spec = tune_probes(index, originals, probes)
-        index.save(self._folder / CODES)
-        (self._folder / _PLAIN_CODES).unlink()
-        if not self._rescore:
-            (self._folder / ORIGINALS).unlink()
-        return spec, places
+    def _last_segment(self) -> SegmentWriter:
+        if not self._segments or self._segments[-1].rows == SEGMENT_ROWS:
+            folder = segment_folder(self._folder, len(self._segments))
+            folder.mkdir(exist_ok=True)
+            self._segments.append(SegmentWriter(folder, self._rotation, rescore=self._rescore, schema=self._schema))
+        return self._segments[-1]
 
-    def _partitioned(self, codes: Int8s, originals: Float16s, count: int) -> tuple[Int8s, Float16s, Int64s, Partitions]:
-        """Put the rows of a partition together; return codes, originals, where each row has gone, and partitions."""
-        order, partitions = make_partitions(originals, codes, self._rotation, count)
-        partitions.save(self._folder / PARTITIONS)
-        places = np.empty_like(order)
-        places[order] = np.arange(len(order))
-        path = self._folder / ORIGINALS
-        moved = path.with_name(f"{path.name}.moved")
-        with moved.open("wb") as file:
-            for start in range(0, len(order), _BLOCK_ROWS):
-                file.write(originals[order[start : start + _BLOCK_ROWS]].data)
-        moved.replace(path)
-        mapped: Float16s = np.memmap(path, dtype="<f2", mode="r", shape=originals.shape)
-        return codes[order], mapped, places, partitions
+    def _finish_segments(self, items: Iterable[Item], probes: Float32s | None) -> list[IndexSpec]:
+        if len(self._segments) == 1:
+            return [self._segments[0].finish(items, probes=probes)]
+        path = self._folder / _ALL_ITEMS
+        write_items(path, items)
+
+        def finish(number: int) -> IndexSpec:
+            start = number * SEGMENT_ROWS
+            own = stream_items(path, range(start, start + self._segments[number].rows))
+            return self._segments[number].finish((replace(item, row=item.row - start) for item in own), probes=probes)
+
+        with ThreadPoolExecutor(self._threads) as pool:
+            specs = list(pool.map(finish, range(len(self._segments))))
+        path.unlink()
+        return specs
 
     def _statistics(self) -> tuple[Float32s, Float32s]:
         mean = self._sum / self.rows
         covariance = self._products / self.rows - np.outer(mean, mean)
         return mean.astype(np.float32), covariance.astype(np.float32)
 
-    def _write_manifest(self, spec: IndexSpec, counts: Counts) -> None:
-        names = gallery_files(spec, self._rescore, self._schema)
+    def _write_manifest(self, specs: Sequence[IndexSpec], counts: Counts) -> None:
+        segments = tuple(SegmentRecord(self._generation, 0, spec) for spec in specs)
+        names = gallery_files(segments, self._rescore, self._schema)
         sizes = {name: (self._folder / name).stat().st_size for name in names}
         manifest = GalleryManifest(
             generation=self._generation,
+            previous={},
             model=self._model,
             space=self._space,
             counts=counts,
-            index=spec,
+            segments=segments,
             rescore=self._rescore,
             attributes=self._schema,
-            made_with=_versions(),
+            made_with=versions(),
             files={name: FileRecord(sha256_of(self._folder / name), sizes[name]) for name in names},
         )
         write_manifest(self._folder / MANIFEST, manifest, format=FORMAT, version=VERSION)
@@ -240,7 +217,8 @@ def _schema_of(items: Sequence[Item]) -> Schema:
     return {name: RECORDED.get(name, kind) for name, kind in found.items()}
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Return what made a gallery, by name."""
     return {
         "pocketlens": __version__,
         "python": platform.python_version(),

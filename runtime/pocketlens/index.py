@@ -1,24 +1,28 @@
 """The code index of a gallery: exhaustive below a measured crossover, by partitions above it, re-scored from float16.
 
-USearch holds the codes and compares them all; of partitions only the nearest are compared. This module decides how to
-search and gives answers whose shape never depends on the data. Higher scores are nearer; a score is the cosine.
+USearch holds the codes and compares them all; of partitions only the nearest are compared. A large or an updated
+gallery has several segments, which are searched as one. This module decides how to search and gives answers whose shape
+never depends on the data. Higher scores are nearer; a score is the cosine.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from math import sqrt
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pocketlens._native import usearch
-from pocketlens._types import Float16s, Float32s, Int8s, Int64s
+from pocketlens._types import Bools, Float16s, Float32s, Int8s, Int64s
 from pocketlens.codes import from_codes, to_codes, to_units
-from pocketlens.errors import BadQuery, FormatError
+from pocketlens.errors import BadQuery
 from pocketlens.partitions import Partitions
+from pocketlens.rows import Rows
+from pocketlens.segment import IndexSpec as IndexSpec
+from pocketlens.segment import Segment, build_segment, joint_spec, open_segment
 
 MAX_K = 1_000
 CROSSOVER_ROWS = 200_000  # from here on partitions take at most a third of a scan's time (results/partitions.json)
@@ -26,30 +30,8 @@ _RESCORED = 50  # rows re-scored for a short answer (recall: benchmarks/results/
 _RESCORED_PER_HIT = 3
 _BLOCK_ROWS = 1_024
 PARTITIONS = 2.0  # times the square root of the rows
-_HEADER_BYTES = 8  # of USearch's file: rows and bytes of a row, then the codes, row after row
 _FROM_HALVES = 2.0**112  # float32's exponent has 112 more below zero than float16's
 _SIGN_EXPONENT_FRACTION = np.int32(0x8FFFE000 - (1 << 32))
-
-
-@dataclass(frozen=True, slots=True)
-class IndexSpec:
-    """How a gallery's codes are held and searched.
-
-    Attributes:
-        kind: "exhaustive" compares a query with every row; "partitions" with those of the nearest partitions.
-        rows: number of code rows.
-        partitions: how many there are; 1 when exhaustive.
-        probes: how many of them a query looks through, tuned by the build.
-        recall: share of the exact top 10 that so many found on text-like queries; 1.0 when exhaustive.
-        code_error: the greatest distance of a row's original from the direction of its code, 0 to 2; 2 says nothing.
-    """
-
-    kind: Literal["exhaustive", "partitions"]
-    rows: int
-    partitions: int
-    probes: int
-    recall: float
-    code_error: float = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,35 +58,27 @@ def spec_for(rows: int) -> IndexSpec:
 
 
 class Index:
-    """Searches the codes of one gallery.
+    """Searches the codes of one gallery, whose rows are numbered through all segments.
 
     Args:
-        codes: int8 (rows, dim).
-        native: a USearch index over the codes whose keys are the rows; None when there are partitions.
+        segments: some; all of them have originals, or none.
         rotation: float32 (dim, dim), the gallery's.
-        originals: float16 (rows, dim) unit vectors to re-score from, or None.
-        partitions: the rows', unless the search is exhaustive.
-        spec: how to search.
         threads: threads of one exhaustive search; partitions are searched by one.
+
+    Attributes:
+        spec: what holds of all segments together.
+        codes: int8, all rows'.
+        originals: float16, all rows', or None.
+        rotation: as given.
     """
 
-    def __init__(
-        self,
-        codes: Int8s,
-        native: Any,
-        rotation: Float32s,
-        originals: Float16s | None,
-        spec: IndexSpec,
-        *,
-        partitions: Partitions | None = None,
-        threads: int = 1,
-    ) -> None:
-        self.spec = spec
-        self.codes = codes
-        self._native = native
+    def __init__(self, segments: Sequence[Segment], rotation: Float32s, *, threads: int = 1) -> None:
+        self.spec = joint_spec([segment.spec for segment in segments])
+        self.codes: Rows[np.int8] = Rows([segment.codes for segment in segments])
+        originals = [segment.originals for segment in segments if segment.originals is not None]
+        self.originals: Rows[np.float16] | None = Rows(originals) if originals else None
         self.rotation = rotation
-        self.originals = originals
-        self._partitions = partitions
+        self._segments = segments
         self._threads = threads
 
     @classmethod
@@ -118,9 +92,7 @@ class Index:
         partitions: Partitions | None = None,
     ) -> Index:
         """Return an index over int8 (rows, dim) codes, by partitions when there are some."""
-        native = _new_native(codes.shape[1])
-        native.add(np.arange(len(codes), dtype=np.uint64), codes, threads=1)  # one thread: same codes, same bytes
-        return cls(codes, native, rotation, originals, spec, partitions=partitions)
+        return cls([build_segment(codes, originals, spec, partitions)], rotation)
 
     @classmethod
     def open(
@@ -138,33 +110,41 @@ class Index:
         Raises:
             FormatError: the file holds another number of rows or another width than the gallery's manifest says.
         """
-        rows, dim = spec.rows, len(rotation)
-        try:
-            head: Any = usearch.Index.metadata(str(path))
-            found = f"{head['count_present']} x {head['dimensions']} codes of type {head['kind_scalar'].name}"
-            expected = f"{rows} x {dim} codes of type I8"
-            if found != expected:
-                raise FormatError(f"{path} holds {found}, expected {expected}")
-            native = None if partitions else _new_native(dim)
-            if native is not None:
-                native.view(str(path))
-        except (RuntimeError, ValueError) as error:
-            raise FormatError(f"{path} is not a USearch index: {error}") from error
-        codes = np.asarray(np.memmap(path, dtype=np.int8, mode="r", offset=_HEADER_BYTES, shape=(rows, dim)))
-        return cls(codes, native, rotation, originals, spec, partitions=partitions, threads=threads)
+        return cls([open_segment(path, len(rotation), originals, spec, partitions)], rotation, threads=threads)
+
+    @classmethod
+    def join(cls, parts: Sequence[Index], gone: Bools | None = None) -> Index:
+        """Return one index over the segments of several with the same rotation and threads.
+
+        Args:
+            parts: some indexes; of a later one, rows follow those of the earlier ones.
+            gone: bool (rows,), rows that no search finds; None for none.
+        """
+        segments = [segment for part in parts for segment in part._segments]
+        if gone is not None:
+            ends = np.cumsum([segment.spec.rows for segment in segments])
+            each = np.split(gone, ends[:-1])
+            segments = [
+                replace(segment, gone=some if some.any() else None)
+                for segment, some in zip(segments, each, strict=True)
+            ]
+        return cls(segments, parts[0].rotation, threads=parts[0]._threads)
+
+    @property
+    def rows(self) -> Int64s:
+        """The rows that a search may find, int64 (n,), rising."""
+        if all(segment.gone is None for segment in self._segments):
+            return np.arange(self.spec.rows)
+        masks = [
+            np.zeros(segment.spec.rows, dtype=bool) if segment.gone is None else segment.gone
+            for segment in self._segments
+        ]
+        return np.flatnonzero(~np.concatenate(masks))
 
     def save(self, path: Path) -> None:
-        """Write the index to a path inside a folder that is not in use yet (USearch writes in place, without fsync).
-
-        Raises:
-            OSError: it cannot be written, or fewer bytes arrived than the index has (USearch ignores a failing close).
-        """
-        try:
-            self._native.save(str(path))
-        except RuntimeError as error:
-            raise OSError(f"{path}: {error}") from error
-        if path.stat().st_size != self._native.serialized_length:
-            raise OSError(f"{path}: wrote {path.stat().st_size} of {self._native.serialized_length} bytes; disk full?")
+        """Write the one segment to a path; see `Segment.save`."""
+        (segment,) = self._segments
+        segment.save(path)
 
     def search(self, queries: Float32s, *, k: int, probes: int | None = None) -> Matches:
         """Return the k nearest rows of each query.
@@ -186,8 +166,9 @@ class Index:
         scores = np.full((len(queries), k), -np.inf, dtype=np.float32)
         counts = np.zeros(len(queries), dtype=np.int64)
         for i, (code, unit) in enumerate(zip(query_codes, units, strict=True)):
-            found, cosines = self._candidates(code, min(wanted, self.spec.rows), probes)
+            found, cosines = self._candidates(code, wanted, probes)
             if self.originals is not None:
+                found.sort()  # the last bits of a product depend on the order of rows, which segments must not change
                 cosines = self.originals[found].astype(np.float32) @ unit  # (candidates, dim) @ (dim,)
             best = np.lexsort((found, -cosines))[:k]  # equal scores in row order
             counts[i] = len(best)
@@ -208,18 +189,19 @@ class Index:
             BadQuery: a query is out of range.
         """
         codes = to_codes(np.asarray(queries, dtype=np.float32), self.rotation)
-        found = [self._candidates(code, min(count, self.spec.rows), None)[0] for code in codes]
+        found = [self._candidates(code, count, None)[0] for code in codes]
         return np.unique(np.concatenate(found))
 
     def partition_ranks(self, queries: Float32s, rows: Int64s) -> Int64s:
-        """Return how many partitions are nearer to each query than those of its rows, int64 (n, k).
+        """Return how many partitions of the one segment are nearer to each query than those of its rows, int64 (n, k).
 
         Args:
             queries: float32 (n, dim), finite and not zero.
             rows: int64 (n, k), rows of each query.
         """
-        assert self._partitions is not None
-        return self._partitions.ranks(to_codes(queries, self.rotation), rows)
+        (segment,) = self._segments
+        assert segment.partitions is not None
+        return segment.partitions.ranks(to_codes(queries, self.rotation), rows)
 
     def inner_products(self, vectors: Float32s, rows: Int64s | None = None) -> Float32s:
         """Return inner products, float32 (p, n), of vectors, float32 (p, dim), with the rows (by default all).
@@ -250,10 +232,14 @@ class Index:
         return from_codes(self.codes[rows], self.rotation)
 
     def _candidates(self, code: Int8s, count: int, probes: int | None) -> tuple[Int64s, Float32s]:
-        if self._partitions is not None:
-            return self._partitions.nearest(self.codes, code, count=count, probes=probes or self.spec.probes)
-        matches = self._native.search(code, count, threads=self._threads, exact=True)
-        return matches.keys.astype(np.int64), 1.0 - matches.distances.astype(np.float32)
+        """Return the `count` rows of all segments that are nearest to a query's code, in no order, and the cosines."""
+        found = [segment.nearest(code, count, probes=probes, threads=self._threads) for segment in self._segments]
+        rows = np.concatenate([rows + start for (rows, _), start in zip(found, self.codes.starts, strict=True)])
+        cosines = np.concatenate([cosines for _, cosines in found])
+        if len(rows) <= count:
+            return rows, cosines
+        best = np.argpartition(cosines, -count)[-count:]
+        return rows[best], cosines[best]
 
 
 def check_k(k: Any) -> None:
@@ -268,16 +254,3 @@ def _widened(halves: Float16s, bits: NDArray[np.int32]) -> Float32s:
     np.left_shift(bits, 13, out=bits)  # ten bits of fraction become the first of 23, five of exponent the last of eight
     np.bitwise_and(bits, _SIGN_EXPONENT_FRACTION, out=bits)
     return np.asarray(bits.view(np.float32))
-
-
-def _new_native(dim: int) -> Any:
-    """Return an empty USearch index that is made to be searched exhaustively: next to no graph, no table of keys."""
-    return usearch.Index(
-        ndim=dim,
-        metric="cos",
-        dtype="i8",  # USearch's default depends on the CPU
-        connectivity=2,
-        expansion_add=1,
-        expansion_search=1,
-        enable_key_lookups=False,
-    )

@@ -13,7 +13,7 @@ import numpy as np
 
 from pocketlens import bundle, gallery, model
 from pocketlens._types import Float32s
-from pocketlens.attributes import canonical
+from pocketlens.attributes import Schema, canonical
 from pocketlens.codes import to_units
 from pocketlens.collection import read_local
 from pocketlens.columns import encode_columns
@@ -21,10 +21,11 @@ from pocketlens.encoder import ImageEncoder, TextEncoder, TextGraph
 from pocketlens.errors import BadQuery, CorruptFile, FormatError
 from pocketlens.files import check_file, read_arrays
 from pocketlens.ingredients import open_concepts
-from pocketlens.items import Item
+from pocketlens.items import Items
 from pocketlens.local import NAME as LOCAL
 from pocketlens.local import NOTHING
 from pocketlens.network import InversionNetwork
+from pocketlens.segment_files import ITEMS, segment_folder
 
 
 def describe(path: Path) -> dict[str, Any]:
@@ -134,38 +135,41 @@ def _verify_gallery(path: Path, sha256: str | None) -> list[str]:
         check_file(path / name, sha256=record.sha256, size_bytes=record.size_bytes)
     opened = gallery.Gallery.open(path, manifest_sha256=sha256)
     with closing(opened):
-        found = opened.items.read_all()
-    rows = [item.row for item in found]
-    counts, items = opened.manifest.counts, len(rows)
+        found, rows = opened.items.read_all(), opened.index.rows
+    counts, items = opened.manifest.counts, len(found)
     accounted = counts.indexed + counts.duplicates + sum(counts.skipped.values())
     for count, expected, what in (
         (accounted, counts.seen, "indexed + duplicates + skipped"),
         (items, counts.indexed + counts.duplicates, "items"),
-        (opened.manifest.index.rows, counts.indexed, "code rows"),
+        (len(rows), counts.indexed, "code rows"),
+        (len({item.id for item in found}), items, "different ids"),
     ):
         if count != expected:
             raise FormatError(f"{path / gallery.MANIFEST}: {what} is {count}, expected {expected}")
-    expected_rows = set(range(counts.indexed))
-    for wrong, what in ((set(rows) - expected_rows, "an item, but no code"), (expected_rows - set(rows), "no item")):
-        if wrong:
-            raise FormatError(f"{opened.items.path}: row {min(wrong)} has {what}; the index has {counts.indexed} rows")
-    _verify_columns(path, opened, found)
+    for number, segment in enumerate(opened.manifest.segments):
+        if segment.index is not None:
+            _verify_items(segment_folder(path, number), opened.manifest.attributes, segment.index.rows)
     return [f"{path}: {len(opened.manifest.files)} files, {items} items on {counts.indexed} rows"]
 
 
-def _verify_columns(path: Path, opened: gallery.Gallery, items: list[Item]) -> None:
-    """Raise `FormatError` unless the columns hold what items.sqlite does."""
-    schema = opened.manifest.attributes
+def _verify_items(folder: Path, schema: Schema, rows: int) -> None:
+    """Raise `FormatError` unless a segment's items have its rows, and its columns hold what items.sqlite does."""
+    with closing(Items(folder / ITEMS)) as opened:
+        path, items = opened.path, opened.read_all()
+    there, expected_rows = {item.row for item in items}, set(range(rows))
+    for wrong, what in ((there - expected_rows, "an item, but no code"), (expected_rows - there, "no item")):
+        if wrong:
+            raise FormatError(f"{path}: row {min(wrong)} has {what}; the index has {rows} rows")
     for item in items:
         try:
             kept = {name: canonical(name, schema[name], value, of=item.id) for name, value in item.attributes.items()}
         except (BadQuery, KeyError) as error:
-            raise FormatError(f"{opened.items.path}: {item.id!r} does not fit the schema: {error}") from error
+            raise FormatError(f"{path}: {item.id!r} does not fit the schema: {error}") from error
         if kept != item.attributes:
-            raise FormatError(f"{opened.items.path}: {item.id!r} has attributes in another form than they are kept in")
-    for name, content in encode_columns(schema, items, opened.manifest.index.rows).items():
-        if content.tobytes() != (path / name).read_bytes():
-            raise FormatError(f"{path / name} does not hold what items.sqlite says")
+            raise FormatError(f"{path}: {item.id!r} has attributes in another form than they are kept in")
+    for name, content in encode_columns(schema, items, rows).items():
+        if content.tobytes() != (folder / name).read_bytes():
+            raise FormatError(f"{folder / name} does not hold what items.sqlite says")
 
 
 def _verify_model(opened: model.Model) -> list[str]:

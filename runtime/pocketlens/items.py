@@ -78,23 +78,20 @@ class Items:
         """Return the items that share a code row, by id."""
         return self._read(f"SELECT {', '.join(_COLUMNS)} FROM items WHERE row = ? ORDER BY id", row)
 
-    def find(self, id: str) -> Item:
-        """Return the item of an id.
+    def find(self, id: str) -> Item | None:
+        """Return the item of an id, if there is one.
 
         Raises:
-            BadQuery: there is none, or `id` is no string.
+            BadQuery: `id` is no string.
         """
         if not isinstance(id, str):
             raise BadQuery(f"an item's id is of type {type(id).__name__}, expected a str")
         try:
             id.encode()
         except UnicodeEncodeError:  # SQLite holds UTF-8, so no item can have it
-            found = []
-        else:
-            found = self._read(f"SELECT {', '.join(_COLUMNS)} FROM items WHERE id = ?", id)
-        if not found:
-            raise BadQuery(f"no item has the id {id!r}; an id is a picture's path below the folder that was indexed")
-        return found[0]
+            return None
+        found = self._read(f"SELECT {', '.join(_COLUMNS)} FROM items WHERE id = ?", id)
+        return found[0] if found else None
 
     def rows_of(self, ids: Iterable[str]) -> dict[str, int]:
         """Return the code rows of those ids that items have; ids are text that UTF-8 can hold."""
@@ -136,10 +133,11 @@ class Items:
             raise FormatError(f"{self.path}: the items cannot be read: {error}") from error
 
 
-def stream_items(path: Path) -> Iterator[Item]:
-    """Yield every item of a database, by row and id, one at a time."""
+def stream_items(path: Path, rows: range | None = None) -> Iterator[Item]:
+    """Yield the items of a database, of some rows or all, by row and id, one at a time."""
+    within = "" if rows is None else f"WHERE row >= {rows.start} AND row < {rows.stop}"
     with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)) as connection:
-        for record in connection.execute(f"SELECT {', '.join(_COLUMNS)} FROM items ORDER BY row, id"):
+        for record in connection.execute(f"SELECT {', '.join(_COLUMNS)} FROM items {within} ORDER BY row, id"):
             yield _from_record(record, path)
 
 

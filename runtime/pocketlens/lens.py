@@ -11,6 +11,7 @@ import numpy as np
 
 from pocketlens._types import Float32s
 from pocketlens.additions import Added, Content, add_pictures, remove_items
+from pocketlens.apply import Applied, apply
 from pocketlens.bundle import check_space
 from pocketlens.codes import read_vector
 from pocketlens.collection import Collection
@@ -230,6 +231,13 @@ class Lens:
         """Make a new gallery of what the bundle contains now; see `pocketlens.compact.compact`."""
         self._check_open()
         return compact(self._collection, on_progress=on_progress)
+
+    def apply(
+        self, update: str | Path, *, on_progress: Callable[[int, int], None] = lambda done, total: None
+    ) -> Applied:
+        """Bring the gallery to the generation that an update file leads to; see `pocketlens.apply.apply`."""
+        self._check_open()
+        return apply(self._collection, Path(update), on_progress=on_progress)
 
     def text_encoder(self) -> TextEncoder:
         """Return the text encoder, opened on the first call.

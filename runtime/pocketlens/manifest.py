@@ -35,16 +35,27 @@ def read_manifest(path: Path, kind: type[T], *, format: str, version: int) -> T:
     try:
         if path.stat().st_size > MAX_MANIFEST_BYTES:
             raise FormatError(f"{path} has {path.stat().st_size} bytes, expected at most {MAX_MANIFEST_BYTES}")
-        data = json.loads(path.read_bytes(), object_pairs_hook=_object)
-        json.dumps(data, ensure_ascii=False, allow_nan=False).encode()  # refuses NaN, infinity and lone surrogates
+        content = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         if not path.parent.exists():
             raise FormatError(f"{path.parent} does not exist; expected a {format} folder") from None
         raise FormatError(f"{path} not found; expected a {format} folder with this file") from None
-    except (ValueError, RecursionError) as error:
-        raise FormatError(f"{path} is not valid JSON: {error}") from error
     except OSError as error:
         raise FormatError(f"{path} cannot be read: {error.strerror}") from error
+    return parse_manifest(content, path, kind, format=format, version=version)
+
+
+def parse_manifest(content: bytes, path: Path, kind: type[T], *, format: str, version: int) -> T:
+    """Return a manifest that was read from `path`; see `read_manifest`.
+
+    Raises:
+        FormatError: it is not JSON, is of another format or version, or a field is wrong.
+    """
+    try:
+        data = json.loads(content, object_pairs_hook=_object)
+        json.dumps(data, ensure_ascii=False, allow_nan=False).encode()  # refuses NaN, infinity and lone surrogates
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"{path} is not valid JSON: {error}") from error
     if not isinstance(data, dict) or data.get("format") != format:
         found = data.get("format") if isinstance(data, dict) else type(data).__name__
         raise FormatError(f"{path}: format is {found!r}, expected {format!r}")

@@ -66,7 +66,8 @@ def _code_scores(index: Index, code: Int8s, rows: Int64s) -> Float32s:
     """Return the cosines of a query's code, int8 (1, dim), with those of rows, float32 (n,)."""
     if len(rows) <= index.spec.rows // _SHARE:
         return _cosines(index.codes[rows], code)
-    return np.asarray(_cosines(index.codes, code)[rows])  # to copy many rows takes longer than to compare all
+    cosines = np.concatenate([_cosines(codes, code) for codes in index.codes.parts])
+    return np.asarray(cosines[rows])  # to copy many rows takes longer than to compare all
 
 
 def _cosines(matrix: Int8s, code: Int8s) -> Float32s:

@@ -13,6 +13,7 @@ import numpy as np
 
 from pocketlens._types import Float16s, Float32s, Int64s
 from pocketlens.index import Index, IndexSpec
+from pocketlens.rows import Rows
 
 TARGET_RECALL = 0.98
 _K = 10
@@ -41,7 +42,7 @@ def tune_probes(index: Index, vectors: Float32s | Float16s, queries: Float32s | 
         probes = min(ceil(probes * _STEP), index.spec.partitions)
 
 
-def exact_rows(vectors: Float32s | Float16s, queries: Float32s, *, k: int) -> Int64s:
+def exact_rows(vectors: Float32s | Float16s | Rows[np.float16], queries: Float32s, *, k: int) -> Int64s:
     """Return the k rows of highest inner product by exhaustive search in float32, int64 (n, k), best first.
 
     Goes through `vectors`, (rows, dim), in blocks, so that a memory-mapped float16 gallery is never whole in memory.

@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypedDict
 
 import numpy as np
 from PIL import Image
@@ -23,11 +23,21 @@ from pocketlens.lens import Lens
 
 Colour: TypeAlias = tuple[int, int, int]
 State: TypeAlias = dict[str, Colour]
-Change: TypeAlias = tuple[str, Any]  # ("add", {id: colour}), ("remove", [id, …]) or ("compact", None)
+Change: TypeAlias = tuple[
+    str, Any
+]  # what `perform` takes: "add" {id: colour}, "remove" [id, …], "compact", "apply" Update
 
 BIAS = 0.2
 STORED = 2e-3  # a vector of four float16 numbers, and its cosine, are off by less
 QUERIES = np.array([[1, 0, 0, 0.2], [0, 1, 0.5, 0.2], [0.3, 0.2, 1, 0.2], [1, 1, 1, 0]], dtype=np.float32)
+
+
+class Update(TypedDict):
+    """An update of the shipped pictures: its file, what it brings, and what it takes away."""
+
+    file: str
+    brings: State
+    takes: list[str]
 
 
 @cache
@@ -66,6 +76,8 @@ def steps(state: State, change: Change) -> list[State]:
         if not set(what) <= set(state):
             return []
         return [{id: colour for id, colour in state.items() if id not in what}]
+    if kind == "apply":  # of pictures that the device has not touched
+        return [{**{id: colour for id, colour in state.items() if id not in what["takes"]}, **what["brings"]}]
     return [state] if state else []
 
 
@@ -78,6 +90,8 @@ def perform(lens: Lens, change: Change, done: Callable[[], None] = lambda: None)
         return
     if kind == "remove":
         lens.remove(what)
+    elif kind == "apply":
+        lens.apply(what["file"])
     else:
         lens.compact()
     done()

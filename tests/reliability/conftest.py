@@ -15,7 +15,8 @@ import pytest
 from pocketlens.model import Model
 from pocketlens_export.gallery.build import build_bundle
 from tests.conftest import COLOURS
-from tests.reliability.changes import picture
+from tests.reliability.changes import Change, picture
+from tests.updates import next_generation, update_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -48,6 +49,16 @@ def shipped(tmp_path_factory: pytest.TempPathFactory, colours: Path) -> Path:
     model = Model.open(colours)
     build_bundle(folder / "pictures", folder / "bundle", model=model, query_model=model)
     return folder / "bundle"
+
+
+@pytest.fixture(scope="session")
+def update(shipped: Path, tmp_path_factory: pytest.TempPathFactory) -> Change:
+    """The change that brings `shipped` to its second generation."""
+    folder = tmp_path_factory.mktemp("server")
+    server = Path(shutil.copytree(shipped, folder / "bundle"))
+    brings, takes = {"new.png": (1, 2, 3), "blue.png": (9, 9, 200)}, ["white.png"]
+    next_generation(server, brings, takes)
+    return ("apply", {"file": str(update_of(server, folder / "2.update", since=1)), "brings": brings, "takes": takes})
 
 
 @pytest.fixture

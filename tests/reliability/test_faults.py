@@ -22,9 +22,16 @@ CHANGES: dict[str, Change] = {
     "remove": ("remove", ["red.png", "white.png"]),
     "compact": ("compact", None),
 }
+KINDS = [*CHANGES, "apply"]
 BEFORE: State = {f"{name}.png": colour for name, colour in COLOURS.items()}
 ERRORS = dict.fromkeys(("write", "openat", "mkdir", "mkdirat"), errno.ENOSPC) | {"rename": errno.EROFS}  # others: EIO
 NO_SECCOMP = "Linux's seccomp on x86-64 or ARM64 is needed"
+
+
+@pytest.fixture(params=KINDS)
+def change(request: pytest.FixtureRequest, update: Change) -> Change:
+    """One change of each kind."""
+    return CHANGES.get(request.param, update)
 
 
 def prepared(work: Work, shipped: Path, folder: Path) -> tuple[Path, State]:
@@ -61,51 +68,48 @@ def outcome(
     return "done" if error is None else error["type"]
 
 
-@pytest.mark.parametrize("kind", CHANGES)
-def test_files_that_may_not_grow(work: Work, shipped: Path, tmp_path: Path, kind: str) -> None:
+def test_files_that_may_not_grow(work: Work, shipped: Path, tmp_path: Path, change: Change) -> None:
     seen: Counter[str] = Counter()
     for number, size in enumerate([0, 1, 30, 100, 1_000, 4_095, 5_000, 20_000, 10**6]):
         (tmp_path / str(number)).mkdir()
         bundle, before = prepared(work, shipped, tmp_path / str(number))
-        told = work(bundle=bundle, changes=[CHANGES[kind]], file_bytes=size)
-        seen[outcome(told, bundle, before, CHANGES[kind], failing="write")] += 1
+        told = work(bundle=bundle, changes=[change], file_bytes=size)
+        seen[outcome(told, bundle, before, change, failing="write")] += 1
     assert seen["NotWritten"] >= 4
     assert seen["done"] >= 1
     assert set(seen) == {"NotWritten", "done"}
 
 
-def fail(work: Work, shipped: Path, folder: Path, kind: str, *, persistent: bool, every: int) -> Counter[str]:
+def fail(work: Work, shipped: Path, folder: Path, change: Change, *, persistent: bool, every: int) -> Counter[str]:
     """Fail every `every`-th call that changes something, one a run; return what came of it, counted."""
     folder.mkdir()
     bundle, _ = prepared(work, shipped, folder / "counted")
-    calls = work(bundle=bundle, changes=[CHANGES[kind]], fail_at=10**6, error=0)["calls"]
+    calls = work(bundle=bundle, changes=[change], fail_at=10**6, error=0)["calls"]
     assert len(calls) > 5
     seen: Counter[str] = Counter()
     for at in range(len(calls) % every, len(calls), every):
         name = calls[at]
         bundle, before = prepared(work, shipped, folder / str(at))
         error = ERRORS.get(name, errno.EIO)
-        told = work(bundle=bundle, changes=[CHANGES[kind]], fail_at=at, error=error, persistent=persistent)
+        told = work(bundle=bundle, changes=[change], fail_at=at, error=error, persistent=persistent)
         failed = told["calls"][at] if at < len(told["calls"]) else "none"  # files come in another order at times
-        seen[outcome(told, bundle, before, CHANGES[kind], failing=failed, persistent=persistent)] += 1
+        seen[outcome(told, bundle, before, change, failing=failed, persistent=persistent)] += 1
     return seen
 
 
 @pytest.mark.skipif(not seccomp.AVAILABLE, reason=NO_SECCOMP)
-@pytest.mark.parametrize("kind", CHANGES)
-def test_a_call_that_changes_something_may_fail(work: Work, shipped: Path, tmp_path: Path, kind: str) -> None:
-    every = 9 if kind == "compact" else 3
-    seen = fail(work, shipped, tmp_path / "f", kind, persistent=False, every=every)
+def test_a_call_that_changes_something_may_fail(work: Work, shipped: Path, tmp_path: Path, change: Change) -> None:
+    every = 9 if change[0] in ("compact", "apply") else 3
+    seen = fail(work, shipped, tmp_path / "f", change, persistent=False, every=every)
     assert {"done", "NotWritten"} <= set(seen) <= {"done", "NotWritten", "FormatError"}
 
 
 @pytest.mark.soak
 @pytest.mark.skipif(not seccomp.AVAILABLE, reason=NO_SECCOMP)
 @pytest.mark.parametrize("persistent", [False, True], ids=["once", "from there on"])
-@pytest.mark.parametrize("kind", CHANGES)
 def test_every_call_that_changes_something_may_fail(
-    work: Work, shipped: Path, tmp_path: Path, kind: str, persistent: bool
+    work: Work, shipped: Path, tmp_path: Path, change: Change, persistent: bool
 ) -> None:
-    seen = fail(work, shipped, tmp_path / "f", kind, persistent=persistent, every=1)
+    seen = fail(work, shipped, tmp_path / "f", change, persistent=persistent, every=1)
     assert set(seen) <= {"done", "NotWritten", "FormatError"}
     assert seen["NotWritten"] > 3

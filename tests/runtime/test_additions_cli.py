@@ -3,6 +3,8 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,6 +19,7 @@ from tests.colours import write_colours
 from tests.command import Run
 from tests.folders import edit_json
 from tests.galleries import bundle_of
+from tests.updates import next_generation
 
 
 def picture(path: Path, colour: tuple[int, int, int]) -> Path:
@@ -182,6 +185,43 @@ def test_damage_of_what_was_added_is_found_by_verify_and_info(run: Run, own_bund
         assert "local.sqlite is damaged" in done.err
 
 
+def test_an_update_is_written_and_applied(run: Run, own_bundle: Path, tmp_path: Path) -> None:
+    server, file = Path(shutil.copytree(own_bundle, tmp_path / "server")), tmp_path / "new" / "2.update"
+    assert "generation 1 does not continue generation 1" in run("pack", server, "--since", 1, "--out", file).err
+    next_generation(server, {"sky.png": (20, 20, 231)}, ["green.png"])
+    written = run("pack", server, "--since", 1, "--out", file)
+    assert re.fullmatch(rf"{file}: from generation 1 to 2, 0\.\d+ MB, \d+\.\d % of the gallery\n", written.out)
+    assert f"{file} exists already; give --replace" in run("pack", server, "--since", 1, "--out", file).err
+    assert run("pack", server, "--since", 1, "--out", file, "--replace").code == 0
+    done = run("apply", own_bundle, file, "--json")
+    assert json.loads(done.out) == {"before": 1, "generation": 2, "items": 5}
+    assert run("apply", own_bundle, file).out == f"{own_bundle}: holds generation 2 already; it stays as it is\n"
+    assert found(run, own_bundle, "blue") == found(run, server, "blue")
+    assert json.loads(run("info", own_bundle, "--json").out)["gallery"]["previous"].keys() == {"1"}
+    next_generation(server, {"late.png": (1, 1, 1)}, [])
+    run("pack", server, "--since", 1, "--out", tmp_path / "3.update")
+    refused = run("apply", own_bundle, tmp_path / "3.update")
+    assert (refused.code, "leads from generation 1" in refused.err, "holds generation 2" in refused.err) == (
+        1,
+        True,
+        True,
+    )
+    run("pack", server, "--since", 2, "--out", tmp_path / "23.update")
+    assert run("apply", own_bundle, tmp_path / "23.update").out == (
+        f"{own_bundle}: generation 2 became 3, with 6 pictures\n"
+    )
+    assert run("verify", own_bundle).code == 0
+
+
+@pytest.mark.parametrize("more", [[], ["--since", 1], ["--gallery", "g", "--since", 1], ["--text", "t"]], ids=str)
+def test_an_update_and_a_bundle_are_not_packed_at_once(
+    run: Run, own_bundle: Path, tmp_path: Path, more: list[object]
+) -> None:
+    given = [own_bundle] if "--since" not in more or "--gallery" in more else []
+    refused = run("pack", *given, *more, "--out", tmp_path / "u")
+    assert (refused.code, "an update takes BUNDLE, --since GENERATION and --out FILE alone" in refused.err) == (2, True)
+
+
 def on_a_terminal(*arguments: object) -> str:
     """Return what the command draws on a terminal."""
     ours, theirs = pty.openpty()
@@ -217,13 +257,13 @@ def test_a_bundle_without_towers_can_lose_pictures(run: Run, tmp_path: Path) -> 
 
 def test_help_tells_the_commands(run: Run) -> None:
     listed = run("--help").out
-    for name in ("add", "remove", "compact"):
+    for name in ("add", "apply", "remove", "compact"):
         assert f"\n  {name} " in listed
         assert run(name, "--help").code == 0
 
 
 def test_the_errors_are_public() -> None:
-    assert {"NotWritten", "Busy", "Forked"} <= set(pocketlens.__all__)
+    assert {"NotWritten", "Busy", "Forked", "WrongBase"} <= set(pocketlens.__all__)
 
 
 def test_duplicates_are_sought_among_added_pictures_too(

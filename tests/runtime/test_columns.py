@@ -211,6 +211,6 @@ def test_a_schema_that_cannot_be_is_refused(folder: Path, attributes: Any, messa
 
 @pytest.mark.parametrize("value", [-0.1, 2.1])
 def test_an_error_of_the_codes_that_cannot_be_is_refused(folder: Path, value: float) -> None:
-    edit_json(folder / "gallery.json", index__code_error=value)
-    with pytest.raises(FormatError, match=f"gallery.json: index.code_error is {value}, expected 0 to 2"):
+    edit_json(folder / "gallery.json", segments__0__index__code_error=value)
+    with pytest.raises(FormatError, match=f"gallery.json: segment 0: code_error is {value}, expected 0 to 2"):
         Gallery.open(folder)

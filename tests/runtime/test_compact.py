@@ -175,7 +175,7 @@ def test_vectors_that_were_not_written_are_noticed(
             originals = path.with_name("rescore.f16")  # stands there by now
             originals.write_bytes(bytes(originals.stat().st_size))
 
-        monkeypatch.setattr("pocketlens.gallery_writer.write_items", lose)
+        monkeypatch.setattr("pocketlens.segment_writer.write_items", lose)
         with pytest.raises(FormatError, match="found other vectors or items, expected what was written"):
             compact(collection)
         monkeypatch.undo()

@@ -98,8 +98,8 @@ def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     folder = tmp_path_factory.mktemp("world")
     if "partitions" in request.param:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("pocketlens.gallery.spec_for", _partitioned)
-            patch.setattr("pocketlens.gallery.tune_probes", lambda index, vectors, probes: index.spec)
+            patch.setattr("pocketlens.segment_writer.spec_for", _partitioned)
+            patch.setattr("pocketlens.segment_writer.tune_probes", lambda index, vectors, probes: index.spec)
             return make_world(folder, rescore=True, changed=True)
     return make_world(folder, rescore="without" not in request.param, changed="changed" in request.param)
 

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pocketlens.contents import Contents
 from pocketlens.errors import BadQuery, CorruptFile, FormatError
+from pocketlens.filter import parse_filter
 from pocketlens.gallery import Counts, Gallery
-from pocketlens.gallery_writer import write_gallery
+from pocketlens.gallery_writer import GalleryWriter, write_gallery
 from pocketlens.inspect import verify
 from pocketlens.items import Item, Items, write_items
 from pocketlens.model import Model, Space
@@ -19,6 +21,7 @@ from pocketlens_export.gallery.build import build_bundle
 from pocketlens_export.gallery.scan import list_files
 from tests.colours import unit
 from tests.folders import edit_json, files_below, flip, positions, sign
+from tests.galleries import item_of
 
 DIM = 8
 
@@ -138,15 +141,21 @@ def test_what_has_the_right_hash_but_the_wrong_content_is_a_format_error(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"index__rows": 29}, "rescore.f16 has 480 bytes, expected 464 for 29 x 8"),
-        ({"index__rows": 0}, "gallery.json: 0 rows of 8 dimensions"),
-        ({"index__probes": 0}, "gallery.json: 0 probes of 1 partitions, expected 1 to 1"),
-        ({"index__probes": 2}, "gallery.json: 2 probes of 1 partitions, expected 1 to 1"),
-        ({"index__rows": -1, "space__dim": -240}, "gallery.json: -1 rows of -240 dimensions"),
-        ({"space__dim": 16, "index__rows": 15}, r"rotation is float32 \(8, 8\), expected finite float32 \(16, 16\)"),
+        ({"segments__0__index__rows": 29}, "rescore.f16 has 480 bytes, expected 464 for 29 x 8"),
+        ({"segments__0__index__rows": 0}, "gallery.json: segment 0: 0 rows of 8 dimensions"),
+        ({"segments__0__index__probes": 0}, "gallery.json: segment 0: 0 probes of 1 partitions, expected 1 to 1"),
+        ({"segments__0__index__probes": 2}, "gallery.json: segment 0: 2 probes of 1 partitions, expected 1 to 1"),
+        ({"segments__0__index__rows": -1, "space__dim": -240}, "gallery.json: segment 0: -1 rows of -240 dimensions"),
+        (
+            {"space__dim": 16, "segments__0__index__rows": 15},
+            r"rotation is float32 \(8, 8\), expected finite float32 \(16, 16\)",
+        ),
         ({"rescore": False}, "gallery.json: files are .* expected "),
         ({"files": {}}, r"gallery.json: files are \[\], expected .*'index.usearch', 'items.sqlite', 'rescore.f16'"),
-        ({"index__kind": "tree"}, "index.kind is \"tree\", expected one of 'exhaustive', 'partitions'"),
+        (
+            {"segments__0__index__kind": "tree"},
+            "segments\\[0\\].index.kind is \"tree\", expected one of 'exhaustive', 'partitions'",
+        ),
         ({"counts__skipped": {"x": "1"}}, 'counts.skipped.x is "1", expected a value of type int'),
         ({"version": 2}, "version is 2; this pocketlens reads version 1"),
         ({"format": "pocketlens-model"}, "format is 'pocketlens-model', expected 'pocketlens-gallery'"),
@@ -304,3 +313,69 @@ def test_the_pictures_themselves_are_never_replaced(pictures: Path, colours: Pat
     with pytest.raises(FormatError, match="is no file that pocketlens wrote"):
         build(own, own, colours, replace=True)
     assert files_below(own) == before
+
+
+# Segments
+
+
+def of_several(path: Path, vectors: np.ndarray, monkeypatch: pytest.MonkeyPatch, rows: int, threads: int = 1) -> Path:
+    """Write a gallery in segments of so many rows, with a copy of the first picture and of the last one."""
+    monkeypatch.setattr("pocketlens.gallery_writer.SEGMENT_ROWS", rows)
+    path.mkdir()
+    last = len(vectors) - 1
+    items = [item_of(row) for row in reversed(range(len(vectors)))]
+    items += [item_of(0, id="copy of the first", width=50), item_of(last, id="a copy of the last", width=50)]
+    counts = Counts(len(items), len(vectors), duplicates=2, skipped={})
+    with GalleryWriter(path, space=Space("s@1", DIM), model="m", attributes={}, threads=threads) as writer:
+        for start in range(0, len(vectors), 7):
+            writer.add(vectors[start : start + 7])
+        writer.finish(items, counts=counts)
+    return path
+
+
+@pytest.mark.parametrize("rows", [1, 4, 7, 15, 29])
+def test_a_gallery_of_several_segments_is_as_one(
+    tmp_path: Path, vectors: np.ndarray, monkeypatch: pytest.MonkeyPatch, rows: int
+) -> None:
+    several = Gallery.open(of_several(tmp_path / "several", vectors, monkeypatch, rows))
+    whole = Gallery.open(of_several(tmp_path / "whole", vectors, monkeypatch, 1_000))
+    assert len(several.manifest.segments) == -(-30 // rows)
+    assert verify(tmp_path / "several")
+    assert several.items.read_all() == whole.items.read_all()
+    assert [several.items.of_row(row) for row in (0, 29)] == [whole.items.of_row(row) for row in (0, 29)]
+    assert several.items.find("a copy of the last") == whole.items.find("a copy of the last")
+    np.testing.assert_array_equal(several.mean, whole.mean)
+    np.testing.assert_array_equal(several.covariance, whole.covariance)
+    for name in ("rows", "scores"):
+        found, expected = (getattr(each.index.search(vectors, k=10), name) for each in (several, whole))
+        np.testing.assert_array_equal(found, expected)
+    narrow = parse_filter({"width": 50}, several.manifest.attributes)
+    assert Contents(several).where(narrow).nearest(vectors[3], k=9).rows.tolist() == (
+        Contents(whole).where(narrow).nearest(vectors[3], k=9).rows.tolist()
+    )
+
+
+@pytest.mark.parametrize("kind", ["exhaustive", "partitions"])
+def test_threads_do_not_change_a_gallery_of_several_segments(
+    tmp_path: Path, vectors: np.ndarray, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    if kind == "partitions":
+        monkeypatch.setattr("pocketlens.index.CROSSOVER_ROWS", 4)
+    folders = [of_several(tmp_path / str(n), vectors, monkeypatch, 4, threads=n) for n in (1, 3)]
+    one, three = ({name: (folder / name).read_bytes() for name in files_below(folder)} for folder in folders)
+    assert one == three
+    assert Gallery.open(folders[1]).manifest.index.kind == kind
+
+
+def test_a_flipped_bit_in_a_later_segment_is_found(
+    tmp_path: Path, vectors: np.ndarray, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = of_several(tmp_path / "g", vectors, monkeypatch, 10)
+    for name in files_below(folder / "2"):
+        size = (folder / "2" / name).stat().st_size
+        for position in positions(size, rng) if size else []:
+            flip(folder / "2" / name, position)
+            with pytest.raises(CorruptFile, match=f"2/{name} is damaged: found sha256"):
+                Gallery.open(folder)
+            flip(folder / "2" / name, position)
+    Gallery.open(folder).close()

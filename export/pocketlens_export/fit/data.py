@@ -150,7 +150,7 @@ def _read_gallery(path: Path, model: Model) -> Float32s:
         space, expected = gallery.manifest.space, model.manifest.space
         if space != expected:
             raise EncoderMismatch(f"{path} is a gallery of space {space.id}, expected the model's, {expected.id}")
-        return gallery.index.vectors(np.arange(gallery.manifest.index.rows))
+        return gallery.index.vectors(gallery.index.rows)
 
 
 def _encode_folder(path: Path, model: Model, progress: Progress, threads: int | None) -> tuple[Float32s, str]:

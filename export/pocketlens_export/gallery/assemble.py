@@ -22,6 +22,7 @@ from pocketlens.gallery_writer import GalleryWriter
 from pocketlens.index import CROSSOVER_ROWS
 from pocketlens.items import Item
 from pocketlens_export.gallery.accounting import Account
+from pocketlens_export.gallery.generation import GenerationWriter
 from pocketlens_export.gallery.shards import Shard, read_shard, shard_path
 
 _ROWS = "rows.sqlite"
@@ -35,7 +36,7 @@ CREATE TABLE rows (sha256 BLOB PRIMARY KEY NOT NULL, row INTEGER NOT NULL) WITHO
 def assemble(
     shards: Path,
     count: int,
-    writer: GalleryWriter,
+    writer: GalleryWriter | GenerationWriter,
     *,
     probes: Callable[[], Float32s | None],
     work: Path,
@@ -76,7 +77,11 @@ def assemble(
 
 
 def _add(
-    shard: Shard, writer: GalleryWriter, rows: sqlite3.Connection, account: Account, skipped_to: IO[str] | None
+    shard: Shard,
+    writer: GalleryWriter | GenerationWriter,
+    rows: sqlite3.Connection,
+    account: Account,
+    skipped_to: IO[str] | None,
 ) -> None:
     new = []
     for own, records in groupby(sorted(shard.records, key=lambda record: record.row), lambda record: record.row):

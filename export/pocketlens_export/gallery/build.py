@@ -75,7 +75,7 @@ def pack_bundle(out: Path, *, gallery: Path, text: Model | None, image: Model | 
     with new_folder(out, replace=replace) as folder:
         (folder / "gallery").mkdir()
         for name in [GALLERY_MANIFEST, *opened.manifest.files]:
-            (folder / "gallery" / name).parent.mkdir(exist_ok=True)
+            (folder / "gallery" / name).parent.mkdir(parents=True, exist_ok=True)
             copyfile(gallery / name, folder / "gallery" / name)
         towers: Sequence[tuple[Tower, Model | None]] = (("text", text), ("image", image))
         for tower, model in towers:

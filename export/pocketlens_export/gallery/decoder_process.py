@@ -17,12 +17,11 @@ from typing import Any
 
 from pocketlens._types import Uint8s
 from pocketlens.decoders import Limits, with_formats
-from pocketlens.errors import BadImage
 from pocketlens.listing import Skipped
 from pocketlens.model import PictureSpec
 from pocketlens.picture import read_picture
 from pocketlens_export.gallery.frames import Ended, read_frame, write_frame
-from pocketlens_export.gallery.scan import load_picture
+from pocketlens_export.gallery.scan import load_picture, read_span
 
 
 def main() -> None:
@@ -53,7 +52,7 @@ def _answer(
     start = time.perf_counter()
     reads: dict[str, Callable[[], bytes]] = {
         "file": lambda: read_picture(job["path"], limits=limits),
-        "span": lambda: _read_span(job, limits),
+        "span": lambda: read_span(job["path"], job["start"], job["size_bytes"], limits),
         "row": content.tobytes,
     }
     try:
@@ -65,18 +64,6 @@ def _answer(
         return {"reason": loaded.reason, "detail": loaded.detail, "seconds": seconds}, None
     names = ("sha256", "size_bytes", "width", "height", "taken")
     return {**{name: getattr(loaded, name) for name in names}, "seconds": seconds}, loaded.pixels
-
-
-def _read_span(job: dict[str, Any], limits: Limits) -> bytes:
-    count = job["size_bytes"]
-    if count > limits.file_bytes:
-        raise BadImage(job["path"], "too large", f"{count} bytes, expected at most {limits.file_bytes}")
-    with Path(job["path"]).open("rb") as file:
-        file.seek(job["start"])
-        content = file.read(count)
-    if len(content) < count:
-        raise BadImage(job["path"], "truncated", f"its archive ends after {len(content)} of its {count} bytes")
-    return content
 
 
 def _limit_memory(count: int) -> None:

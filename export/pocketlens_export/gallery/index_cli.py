@@ -6,7 +6,8 @@ import dataclasses
 import json
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,9 +31,10 @@ _PATH = click.Path(path_type=Path)
 
 @click.command(short_help="Make a bundle of pictures: a folder, tar shards, Parquet, a list.")
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
-@click.option("--out", required=True, type=_PATH, metavar="BUNDLE", help="The bundle folder to write.")
+@click.option("--out", type=_PATH, metavar="BUNDLE", help="The bundle folder to write.")
+@click.option("--update", type=_PATH, metavar="BUNDLE", help="A bundle to bring up to date instead; see below.")
 @click.option(
-    "--model", default="lens-base", show_default=True, help="Gallery encoder: a model folder or a shipped name."
+    "--model", help="Gallery encoder: a folder or a shipped name; by default lens-base, or the updated one's."
 )
 @click.option("--query-model", help="Encoder for the device; by default the gallery's own.")
 @click.option("--attributes", "table", type=_PATH, metavar="FILE", help="CSV or Parquet: what to filter by; see above.")
@@ -91,8 +93,9 @@ _PATH = click.Path(path_type=Path)
 @click.option("--json", "as_json", is_flag=True, help="Print the counts as JSON; progress as lines of JSON on stderr.")
 def index(
     sources: tuple[str, ...],
-    out: Path,
-    model: str,
+    out: Path | None,
+    update: Path | None,
+    model: str | None,
     query_model: str | None,
     table: Path | None,
     keep: str | None,
@@ -131,6 +134,10 @@ def index(
     same to the byte. Until it is finished it is kept in .BUNDLE.unfinished beside BUNDLE, where heartbeat.json tells
     how far it is. More, with sizes and a cluster: docs/scale.md.
 
+    --update BUNDLE writes the next generation of a bundle that is there: it encodes what is new or whose bytes or
+    attributes changed, takes away what no SOURCE lists any more, and keeps the rest as it is. Give all the sources
+    again. pocketlens pack --since then writes a small file for the devices: docs/updates.md.
+
     Searches can be filtered by each picture's width, height, size_bytes, folder and the time it was taken, where it
     says so, and by the columns of a table: one called id has the picture's id (its path below the folder), the others
     are attributes. Types follow from the values, or are declared in the header; tags are separated by semicolons:
@@ -145,16 +152,23 @@ def index(
     from pocketlens.model import Model, find_model
     from pocketlens_export.gallery.request import Request
     from pocketlens_export.gallery.sources.columns_kept import read_kept
+    from pocketlens_export.gallery.updating import model_of
 
     if engine != "ray" and (address or workers):
         raise click.UsageError("--address and --workers are for --engine ray")
-    if out.exists() and not replace:
+    if (out is None) == (update is None):
+        raise click.UsageError("give --out BUNDLE for a new bundle, or --update BUNDLE for one that is there")
+    if update is not None and (query_model or replace or not rescore):
+        raise click.UsageError("--query-model, --replace and --no-rescore are for a new bundle")
+    bundle = out or update
+    assert bundle is not None
+    if out is not None and out.exists() and not replace:
         raise FormatError(f"{out} exists already; give --replace or choose another name")
     types, attributes = _read_table(table) if table else ({}, {})
-    gallery_model = Model.open(find_model(model))
+    gallery_model = Model.open(find_model(model or ("lens-base" if update is None else model_of(update))))
     request = Request(
         sources,
-        out,
+        bundle,
         gallery_model,
         Model.open(find_model(query_model)) if query_model else gallery_model,
         rescore=rescore,
@@ -175,19 +189,52 @@ def index(
         device=device,
         skipped=skipped,
     )
-    _run(request, table, max_skipped, as_json=as_json)
+    if update is None:
+        _run(request, table, max_skipped, as_json=as_json)
+    else:
+        _update(request, table, max_skipped, as_json=as_json)
 
 
 def _run(request: Request, table: Path | None, max_skipped: float | None, *, as_json: bool) -> None:
-    from pocketlens_export.gallery.accounting import too_many_lost
     from pocketlens_export.gallery.indexing import index_pictures
-    from pocketlens_export.gallery.progress import Bar, Lines, Watch
 
     began = time.monotonic()
+    with _watching(request, as_json=as_json) as watch:
+        done = index_pictures(request, watch, on_strange=lambda plan: _tell_strange(plan, table))
+    _tell(request, done, watch, time.monotonic() - began, as_json=as_json)
+    _check_lost(request, done.counts, max_skipped)
+
+
+def _update(request: Request, table: Path | None, max_skipped: float | None, *, as_json: bool) -> None:
+    from pocketlens_export.gallery.updating import update_pictures
+
+    with _watching(request, as_json=as_json) as watch:
+        done = update_pictures(request, watch, on_strange=lambda id, count: _tell_left_out(table, id, count))
+    counts = done.counts
+    _warn(done.examples, counts)
+    new = counts.indexed + counts.duplicates - done.changed
+    values = {"generation": done.generation, "new": new, "changed": done.changed, "gone": done.gone,
+              "unchanged": done.unchanged, "skipped": counts.skipped}  # fmt: skip
+    reasons = "".join(f", {count} {reason}" for reason, count in counts.skipped.items())
+    if as_json:
+        click.echo(json.dumps(values))
+    elif done.is_new:
+        outcomes = f"{new} new, {done.changed} changed, {done.gone} gone, {done.unchanged} unchanged{reasons}"
+        click.echo(f"{request.out}: generation {done.generation}: {outcomes}")
+    else:
+        click.echo(f"{request.out}: nothing changed since generation {done.generation}{reasons}; it stays as it is")
+    _check_lost(request, counts, max_skipped)
+
+
+@contextmanager
+def _watching(request: Request, *, as_json: bool) -> Iterator[Watch]:
+    """Yield what shows a run's progress; if the run stops, say how it goes on."""
+    from pocketlens_export.gallery.progress import Bar, Lines, Watch
+
     bar = Bar() if sys.stderr.isatty() and not as_json else None
     watch = Watch(shows=[bar or Lines(as_json=as_json)])
     try:
-        done = index_pictures(request, watch, on_strange=lambda plan: _tell_strange(plan, table))
+        yield watch
     except BaseException:
         if watch.has_begun and request.unfinished.exists():
             click.echo(f"stopped; the same command goes on from here ({request.unfinished})", err=True)
@@ -195,10 +242,14 @@ def _run(request: Request, table: Path | None, max_skipped: float | None, *, as_
     finally:
         if bar is not None:
             bar.clear()
-    _tell(request, done, watch, time.monotonic() - began, as_json=as_json)
+
+
+def _check_lost(request: Request, counts: Counts, max_skipped: float | None) -> None:
+    from pocketlens_export.gallery.accounting import too_many_lost
+
     share = None if max_skipped is None else max_skipped / 100
-    if too_many_lost(done.counts, share):
-        _fail(request, done.counts, max_skipped)
+    if too_many_lost(counts, share):
+        _fail(request, counts, max_skipped)
 
 
 def _tell(request: Request, done: Done, watch: Watch, took_s: float, *, as_json: bool) -> None:
@@ -267,6 +318,10 @@ def _tell_strange(plan: Plan, table: Path | None) -> None:
             f"{table}: no id is one of the {plan.total} files, found {strange!r}; expected paths below the folder"
             f"{example}"
         )
+    _tell_left_out(table, strange, count)
+
+
+def _tell_left_out(table: Path | None, strange: str, count: int) -> None:
     click.echo(f"{table}: {count} ids are no files and were left out, such as {printable(strange)}", err=True)
 
 

@@ -7,7 +7,7 @@ from contextlib import closing, nullcontext
 from dataclasses import dataclass
 
 from pocketlens.bundle import Tower, add_tower, check_space, seal_bundle
-from pocketlens.decoders import SERVER, with_formats
+from pocketlens.decoders import SERVER, Limits, with_formats
 from pocketlens.encoder import picture_spec
 from pocketlens.errors import BadQuery, FormatError
 from pocketlens.files import check_free, new_folder, write_file
@@ -22,7 +22,7 @@ from pocketlens_export.gallery.decoders import Decoding
 from pocketlens_export.gallery.plan import Plan, write_plan
 from pocketlens_export.gallery.progress import Heartbeat, Watch
 from pocketlens_export.gallery.request import Request, read_attributes, settings_of
-from pocketlens_export.gallery.run_folder import RunFolder, open_run
+from pocketlens_export.gallery.run_folder import RunFolder, Settings, open_run
 from pocketlens_export.gallery.shard_maker import Work, make_here
 from pocketlens_export.gallery.sources.expand import Reading, open_sources
 from pocketlens_export.gallery.towers import check_towers, choose_towers, text_probes
@@ -87,19 +87,21 @@ def index_pictures(request: Request, watch: Watch, *, on_strange: Callable[[Plan
         with closing(Plan(run.plan)) as plan:
             if plan.strange[1]:
                 on_strange(plan)
-            processes = request.processes or default_threads()
-            decoding = Decoding(picture_spec(request.model), processes, limits, request.deadline_s)
-            files = (run.plan, run.rotation, run.shards, request.model.path.absolute())
-            work = Work(*files, decoding, settings.threads, settings.provider, settings.batch)
-            resumed, busy = _make_shards(request, work, plan, run, watch)
+            resumed, busy = make_shards(request, work_of(request, settings, run, limits), plan, run, watch)
             account = _write_bundle(request, plan, run, towers, watch)
         watch.end()
     return Done(account.counts(), account.examples, resumed, busy)
 
 
-def _make_shards(
-    request: Request, work: Work, plan: Plan, run: RunFolder, watch: Watch
-) -> tuple[int, dict[str, float]]:
+def work_of(request: Request, settings: Settings, run: RunFolder, limits: Limits) -> Work:
+    """Return what making the shards of a run takes."""
+    processes = request.processes or default_threads()
+    decoding = Decoding(picture_spec(request.model), processes, limits, request.deadline_s)
+    files = (run.plan, run.rotation, run.shards, request.model.path.absolute())
+    return Work(*files, decoding, settings.threads, settings.provider, settings.batch)
+
+
+def make_shards(request: Request, work: Work, plan: Plan, run: RunFolder, watch: Watch) -> tuple[int, dict[str, float]]:
     """Make the shards that are missing; return how many entries were done already, and how busy stages were."""
     missing = run.missing(plan)
     resumed = plan.total - sum(map(plan.count_of, missing))
@@ -126,8 +128,11 @@ def _write_bundle(
         report = nullcontext() if request.skipped is None else request.skipped.open("w", encoding="utf-8")
         with (
             report as skipped_to,
-            GalleryWriter(gallery, space=space, model=name, attributes=plan.schema, rescore=request.rescore) as writer,
-        ):
+            GalleryWriter(
+                gallery, space=space, model=name, attributes=plan.schema, rescore=request.rescore,
+                threads=request.threads or default_threads(),
+            ) as writer,
+        ):  # fmt: skip
             account = assemble(
                 run.shards, plan.shards, writer, probes=lambda: text_probes(towers), work=run.path,
                 skipped_to=skipped_to, on_shard=watch.reach,

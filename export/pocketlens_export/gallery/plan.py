@@ -77,6 +77,10 @@ class Plan:
         row = self._connection.execute("SELECT id FROM entries WHERE number = 0").fetchone()
         return None if row is None else str(row[0])
 
+    def ids(self) -> Iterator[str]:
+        """Yield the id of every entry."""
+        return (str(row[0]) for row in self._connection.execute("SELECT id FROM entries"))
+
     def close(self) -> None:
         """Close the database."""
         self._connection.close()

@@ -105,8 +105,10 @@ def settings_of(
     sources: Sequence[str],
     types: Mapping[str, str],
     given: Mapping[str, Mapping[str, Any]],
+    *,
+    base: str | None = None,
 ) -> Settings:
-    """Return what shards depend on.
+    """Return what shards depend on; `base` is the sha256 of the gallery.json that is updated.
 
     Raises:
         MissingPart: the model has no image tower, or onnxruntime cannot use the device.
@@ -117,6 +119,7 @@ def settings_of(
     provider = _provider(request.device)
     return Settings(
         sources=tuple(source.encode(errors="backslashreplace").decode() for source in sources),
+        base=base,
         model=manifest.name,
         space=manifest.space,
         image_sha256=manifest.files[picture_spec(request.model).file].sha256,

@@ -33,6 +33,7 @@ class Settings:
 
     Attributes:
         sources: absolute paths.
+        base: sha256 of gallery.json of the bundle that is updated; None for a bundle that is made as a whole.
         model: the gallery encoder's name.
         space: its embedding space.
         image_sha256: of its image graph.
@@ -45,6 +46,7 @@ class Settings:
     """
 
     sources: tuple[str, ...]
+    base: str | None
     model: str
     space: Space
     image_sha256: str

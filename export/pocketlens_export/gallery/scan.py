@@ -73,3 +73,20 @@ def load_picture(id: str, read: Callable[[], bytes], spec: PictureSpec, limits: 
         return Skipped(id, "unreadable", error.strerror or str(error))
     digest, pixels = hashlib.sha256(content).hexdigest(), preprocess(upright.image, spec)
     return Loaded(id, digest, len(content), upright.width, upright.height, upright.taken, pixels)
+
+
+def read_span(path: str, start: int, size_bytes: int, limits: Limits) -> bytes:
+    """Return a picture that is a stretch of a file.
+
+    Raises:
+        BadImage: it is too large, or the file ends before.
+        OSError: the file cannot be read.
+    """
+    if size_bytes > limits.file_bytes:
+        raise BadImage(path, "too large", f"{size_bytes} bytes, expected at most {limits.file_bytes}")
+    with Path(path).open("rb") as file:
+        file.seek(start)
+        content = file.read(size_bytes)
+    if len(content) < size_bytes:
+        raise BadImage(path, "truncated", f"its archive ends after {len(content)} of its {size_bytes} bytes")
+    return content
