@@ -168,6 +168,10 @@ def _print_tree(value: dict[str, Any], indent: str = "") -> None:
         elif isinstance(item, dict) and item:
             click.echo(f"{indent}{printable(key)}")
             _print_tree(item, indent + "  ")
+        elif isinstance(item, tuple) and item and isinstance(item[0], dict):
+            for number, each in enumerate(item, start=1):
+                click.echo(f"{indent}{printable(key)} {number}")
+                _print_tree(each, indent + "  ")
         else:
             shown = "-" if item in (None, {}) else printable(str(item))
             click.echo(f"{indent}{printable(key):{width}} {shown}")

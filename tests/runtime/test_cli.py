@@ -359,6 +359,7 @@ def test_info_tells_each_kind_of_folder_apart(run: Run, bundle: Path, colours: P
         key: value for key, value in expected.items() if key not in ("format", "version")
     }
     whole = json.loads(run("info", bundle, "--json").out)
+    assert re.search(r"segments 1\n +generation 1\n", run("info", bundle).out)
     assert whole["gallery"]["counts"]["indexed"] == 4
     assert whole["text"]["licence"] == whole["image"]["licence"] == "Apache-2.0"
 
