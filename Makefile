@@ -32,7 +32,7 @@ demo: .venv-runtime/ready
 test: $(READY)
 	$(BIN)/python -m pytest
 
-# The long proofs: every byte, 1,000 kills, 100,000 queries. Half an hour or more on two cores.
+# The long proofs: every byte, 1,000 kills, 100,000 queries, 20,000 pictures, more exports. Over an hour on two cores.
 soak: $(READY)
 	$(BIN)/python -m pytest -m soak
 

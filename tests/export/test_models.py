@@ -23,8 +23,8 @@ from pocketlens.model import Model
         ("MobileCLIP2-S0", 512, False, 1024),
         ("ViT-B-32", 512, True, None),
         ("ViT-B-16-SigLIP", 768, False, None),
-        ("MobileCLIP-S1", 512, False, 1024),
-        ("MobileCLIP2-S2", 512, False, 1280),
+        pytest.param("MobileCLIP-S1", 512, False, 1024, marks=pytest.mark.soak),  # of MobileCLIP2-S0's family
+        pytest.param("MobileCLIP2-S2", 512, False, 1280, marks=pytest.mark.soak),
         ("MobileCLIP-B", 512, True, None),
     ],
 )
