@@ -162,8 +162,6 @@ def index(
         raise click.UsageError("--query-model, --replace and --no-rescore are for a new bundle")
     bundle = out or update
     assert bundle is not None
-    if out is not None and out.exists() and not replace:
-        raise FormatError(f"{out} exists already; give --replace or choose another name")
     types, attributes = _read_table(table) if table else ({}, {})
     gallery_model = Model.open(find_model(model or ("lens-base" if update is None else model_of(update))))
     request = Request(

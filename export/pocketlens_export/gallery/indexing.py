@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from pocketlens.bundle import Tower, add_tower, check_space, seal_bundle
+from pocketlens.bundle import MANIFEST, Tower, add_tower, check_space, seal_bundle
 from pocketlens.decoders import SERVER, Limits, with_formats
 from pocketlens.encoder import picture_spec
 from pocketlens.errors import BadQuery, FormatError
-from pocketlens.files import check_free, new_folder, write_file
+from pocketlens.files import check_free, new_folder, sha256_of, write_file
 from pocketlens.gallery import Counts
 from pocketlens.gallery_writer import GalleryWriter
 from pocketlens.graph import default_threads
@@ -22,7 +22,7 @@ from pocketlens_export.gallery.decoders import Decoding
 from pocketlens_export.gallery.plan import Plan, write_plan
 from pocketlens_export.gallery.progress import Heartbeat, Watch
 from pocketlens_export.gallery.request import Request, read_attributes, settings_of
-from pocketlens_export.gallery.run_folder import RunFolder, Settings, open_run
+from pocketlens_export.gallery.run_folder import RunFolder, Settings, has_placed, open_run
 from pocketlens_export.gallery.shard_maker import Work, make_here
 from pocketlens_export.gallery.sources.expand import Reading, open_sources
 from pocketlens_export.gallery.towers import check_towers, choose_towers, text_probes
@@ -72,6 +72,8 @@ def index_pictures(request: Request, watch: Watch, *, on_strange: Callable[[Plan
     limits = with_formats(SERVER, request.formats)
     towers = choose_towers(request.query_model, request.model)
     check_space(request.query_model, request.model.manifest.space)
+    if has_placed(request.unfinished, request.out):
+        request = replace(request, replace=True)  # by the same bytes
     check_free(request.out, replace=request.replace)
     sources = open_sources(request.sources, Reading(limits, request.kept, request.image_column))
     types, given = read_attributes(request)
@@ -144,4 +146,5 @@ def _write_bundle(
         for tower, source in towers:
             add_tower(folder, tower, source)
         seal_bundle(folder)
+        run.note(sha256_of(folder / MANIFEST))
     return account

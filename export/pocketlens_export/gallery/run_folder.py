@@ -13,9 +13,10 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from pocketlens.bundle import MANIFEST
 from pocketlens.codes import make_rotation
 from pocketlens.errors import Busy, FormatError, NotWritten
-from pocketlens.files import write_file
+from pocketlens.files import sha256_of, write_file
 from pocketlens.lock import try_hold
 from pocketlens.manifest import read_manifest, write_manifest
 from pocketlens.model import Space
@@ -25,6 +26,7 @@ from pocketlens_export.gallery.shards import shard_path
 FORMAT = "pocketlens-run"
 VERSION = 1
 _SETTINGS, _PLAN, _ROTATION, _SHARDS, _HEARTBEAT = "run.json", "plan.sqlite", "rotation.f32", "shards", "heartbeat.json"
+_BUNDLE = "bundle.sha256"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +104,19 @@ class RunFolder:
         """The rotation of the codes, float32 (dim, dim), which whoever makes a shard of this run uses."""
         return self.path / _ROTATION
 
+    def note(self, sha256: str) -> None:
+        """Write down the hash of the bundle.json that will stand in its place next."""
+        write_file(self.path / _BUNDLE, sha256.encode())
+
     def missing(self, plan: Plan) -> list[int]:
         """Return the numbers of the shards that are not there yet."""
         return [number for number in range(plan.shards) if not shard_path(self.shards, number).exists()]
+
+
+def has_placed(path: Path, out: Path) -> bool:
+    """Return whether the run in the folder `path` was killed after it put its bundle at `out`, before it ended."""
+    noted, manifest = path / _BUNDLE, out / MANIFEST
+    return noted.is_file() and manifest.is_file() and noted.read_bytes() == sha256_of(manifest).encode()
 
 
 @contextmanager
@@ -136,7 +148,7 @@ def open_run(path: Path, settings: Settings, *, restart: bool = False) -> Iterat
         if restart:
             shutil.rmtree(path / _SHARDS)
             (path / _SHARDS).mkdir()
-            for name in (_PLAN, _ROTATION):
+            for name in (_PLAN, _ROTATION, _BUNDLE):
                 (path / name).unlink(missing_ok=True)
         run = RunFolder(path, resumed=resumed and not restart and (path / _PLAN).exists())
         try:

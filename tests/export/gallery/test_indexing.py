@@ -9,6 +9,7 @@ import sys
 import tarfile
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from pocketlens.gallery import Counts, Gallery
 from pocketlens.inspect import verify
 from pocketlens.lens import open_lens
 from pocketlens.lock import hold
-from pocketlens_export.gallery import shards
+from pocketlens_export.gallery import run_folder, shards
 from pocketlens_export.gallery.accounting import too_many_lost
 from tests.command import Run
 from tests.export.gallery.made import make_pictures, picture
@@ -284,3 +285,22 @@ def test_a_device_that_is_not_there_is_told_with_the_remedy(
     result = index(run, folder, out=tmp_path / "b", colours=colours, device="cuda")
     assert result.code == 1 and "onnxruntime has no CUDA: pip uninstall onnxruntime; pip install" in result.err
     assert not (tmp_path / ".b.unfinished").exists()
+
+
+def test_a_run_that_dies_after_its_bundle_stands_ends_well_when_it_goes_on(
+    run: Run, folder: Path, colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dies(path: Path, made: list[Path]) -> None:
+        raise KeyboardInterrupt
+
+    out = tmp_path / "b"
+    with monkeypatch.context() as patched:
+        patched.setattr(run_folder, "_remove", dies)
+        with suppress(KeyboardInterrupt):
+            index(run, folder, out=out, colours=colours)
+    whole = Path(shutil.copytree(out, tmp_path / "whole"))
+    assert (tmp_path / ".b.unfinished").is_dir()
+    assert index(run, folder, out=out, colours=colours).code == 0
+    assert same_files(whole, out)
+    assert not (tmp_path / ".b.unfinished").exists()
+    assert index(run, folder, out=out, colours=colours).code == 1  # a finished bundle is not replaced unasked
