@@ -70,7 +70,7 @@ def run(options: Options, progress: Progress) -> Report:
     quick = options.quick
     work = (options.work or temporary_folder()) / "scale"
     shutil.rmtree(work, ignore_errors=True)
-    count, rounds, whole_count, whole_rounds = (60, 2, 60, 1) if quick else (160, 3, 300, 2)
+    count, rounds, whole_count, whole_rounds = (60, 2, 60, 1) if quick else (300, 5, 1_000, 3)
     progress(f"{count} pictures of {_SIZE[0]} x {_SIZE[1]}")
     folder = write_folder(work / "photos", count, _SIZE)
     stages = [row for cores in (1, 2) for row in _stages(folder, work / f"stages-{cores}", cores, rounds, progress)]
