@@ -70,7 +70,7 @@ def run(options: Options, progress: Progress) -> Report:
     quick = options.quick
     work = (options.work or temporary_folder()) / "scale"
     shutil.rmtree(work, ignore_errors=True)
-    count, rounds, whole_count, whole_rounds = (60, 2, 60, 1) if quick else (300, 5, 1_000, 3)
+    count, rounds, whole_count, whole_rounds = (60, 2, 60, 1) if quick else (300, 5, 3_000, 3)
     progress(f"{count} pictures of {_SIZE[0]} x {_SIZE[1]}")
     folder = write_folder(work / "photos", count, _SIZE)
     stages = [row for cores in (1, 2) for row in _stages(folder, work / f"stages-{cores}", cores, rounds, progress)]
@@ -212,7 +212,7 @@ def _whole(folder: Path, work: Path, rounds: int, progress: Progress) -> tuple[l
     model = Model.open(find_model(MODEL))
     spec, count = picture_spec(model), len(list(folder.iterdir()))
     shared = (folder, model.path / spec.file, spec.side, spec.interpolation, spec.mode, 2, 2, work / "loop.npy")
-    options = ("--threads", 2, "--decoders", 2, "--shard", 250)
+    options = ("--threads", 2, "--decoders", 2, "--shard", 256)
     commands = {
         "pocketlens index": index_command(folder, work / "local", *options),
         "pocketlens index --engine ray": index_command(folder, work / "ray", *options, "--engine", "ray"),

@@ -167,14 +167,12 @@ def _add_batch(
             result.skipped[id] = error
             continue
         values = record(attributes.get(id, _kept(there, upright.taken)), size_bytes=len(content), taken=upright.taken)
-        item = Item(id, NO_ROW, id, upright.width, upright.height, sha256, values)
+        item = Item(id, NO_ROW, id, upright.width, upright.height, sha256, values, tower.name)
         loaded.append(_Loaded(item, preprocess(upright.image, tower.encoder.spec)))
     if not loaded:
         return
     vectors = to_units(tower.encoder.encode_pixels(np.stack([one.pixels for one in loaded]))).astype(np.float16)
-    additions = [
-        Addition(one.item, tower.name, tower.graph_sha256, vector) for one, vector in zip(loaded, vectors, strict=True)
-    ]
+    additions = [Addition(one.item, tower.graph_sha256, vector) for one, vector in zip(loaded, vectors, strict=True)]
 
     def write(gallery: Gallery, store: Store) -> None:
         for addition in additions:

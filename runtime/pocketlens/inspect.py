@@ -125,7 +125,7 @@ def _describe_local(path: Path) -> dict[str, Any]:
     local = read_local(path)
     if local == NOTHING:
         return {}
-    encoders = Counter(addition.encoder for addition in local.additions.values())
+    encoders = Counter(addition.item.encoder for addition in local.additions.values())
     removed = len(local.removed)
     return {"local": {"added": len(local.additions), "removed": removed, "encoders": dict(sorted(encoders.items()))}}
 

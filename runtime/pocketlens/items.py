@@ -22,12 +22,15 @@ CREATE TABLE items (
   width INTEGER NOT NULL,
   height INTEGER NOT NULL,
   sha256 TEXT NOT NULL,
-  attributes TEXT NOT NULL
+  attributes TEXT NOT NULL,
+  encoder TEXT NOT NULL
 ) WITHOUT ROWID;
 CREATE INDEX items_by_row ON items (row, id);
 """
 _MANY = 500  # values in one statement; SQLite takes 999 at least
-_COLUMNS = {"id": str, "row": int, "uri": str, "width": int, "height": int, "sha256": str, "attributes": str}
+_COLUMNS = {
+    "id": str, "row": int, "uri": str, "width": int, "height": int, "sha256": str, "attributes": str, "encoder": str,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,7 @@ class Item:
         width, height: of the upright picture, in pixels.
         sha256: hex, over the picture file's bytes.
         attributes: what else is known of it, in the form of `attributes.check_values`: JSON values.
+        encoder: name of the model that a device encoded it by; empty where the gallery's own did, on a server.
     """
 
     id: str
@@ -50,6 +54,7 @@ class Item:
     height: int
     sha256: str
     attributes: dict[str, Any]
+    encoder: str = ""
 
 
 class Items:
@@ -157,23 +162,23 @@ def _write(path: Path, items: Iterable[Item]) -> None:
     with closing(sqlite3.connect(path)) as connection:
         connection.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;" + _SCHEMA)
         with connection:
-            connection.executemany("INSERT INTO items VALUES (?, ?, ?, ?, ?, ?, ?)", map(_to_record, items))
+            connection.executemany("INSERT INTO items VALUES (?, ?, ?, ?, ?, ?, ?, ?)", map(_to_record, items))
 
 
 def _to_record(item: Item) -> tuple[Any, ...]:
     attributes = json.dumps(item.attributes, sort_keys=True, ensure_ascii=False)
-    return (item.id, item.row, item.uri, item.width, item.height, item.sha256, attributes)
+    return (item.id, item.row, item.uri, item.width, item.height, item.sha256, attributes, item.encoder)
 
 
 def _from_record(record: Sequence[Any], path: Path) -> Item:
     for (name, kind), value in zip(_COLUMNS.items(), record, strict=True):  # SQLite takes any type in any column
         if not isinstance(value, kind):
             raise FormatError(f"{path}: {name} is {value!r}, expected a value of type {kind.__name__}")
-    id, row, uri, width, height, sha256, text = record
+    id, row, uri, width, height, sha256, text, encoder = record
     try:
         attributes = json.loads(text)
     except (ValueError, RecursionError):
         attributes = None
     if not isinstance(attributes, dict):
         raise FormatError(f"{path}: attributes are {text[:40]!r}, expected a JSON object")
-    return Item(id, row, uri, width, height, sha256, attributes)
+    return Item(id, row, uri, width, height, sha256, attributes, encoder)

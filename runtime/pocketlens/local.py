@@ -61,13 +61,11 @@ class Addition:
 
     Attributes:
         item: what is known of the picture; its row is -1.
-        encoder: name of the model that encoded it.
-        graph_sha256: of that model's image tower.
+        graph_sha256: of the image tower that encoded it.
         vector: float16 (dim,), a unit vector of the gallery's space.
     """
 
     item: Item
-    encoder: str
     graph_sha256: str
     vector: Float16s
 
@@ -226,8 +224,8 @@ class Store:
         what = f"damaged item {id!r}, which pocketlens remove lets go of"
         typed = all(isinstance(value, kind) for value, kind in zip(values, _COLUMNS.values(), strict=True))
         self._expect(typed and checksum == _sum("item", *values) and len(vector) == 2 * self._base.dim, what)
-        item = Item(id, NO_ROW, uri, width, height, sha256, json.loads(attributes))
-        return Addition(item, encoder, graph_sha256, np.frombuffer(vector, dtype="<f2"))
+        item = Item(id, NO_ROW, uri, width, height, sha256, json.loads(attributes), encoder)
+        return Addition(item, graph_sha256, np.frombuffer(vector, dtype="<f2"))
 
     def _checksum(self, table: str, id: str) -> bytes | None:
         found = self._connection.execute(f"SELECT checksum FROM {table} WHERE id = ?", (id,)).fetchone()
@@ -284,7 +282,7 @@ def _to_record(addition: Addition) -> tuple[Any, ...]:
     item = addition.item
     attributes = json.dumps(item.attributes, sort_keys=True, ensure_ascii=False)
     known = (item.id, item.uri, item.width, item.height, item.sha256, attributes)
-    return (*known, addition.encoder, addition.graph_sha256, addition.vector.astype("<f2").tobytes())
+    return (*known, item.encoder, addition.graph_sha256, addition.vector.astype("<f2").tobytes())
 
 
 def _sum(*values: Any) -> bytes:

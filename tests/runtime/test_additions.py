@@ -31,7 +31,12 @@ def test_an_added_picture_has_the_towers_vector_and_is_described(lens: Lens) -> 
     assert lens.add({"new": picture(colour)}).added == ["new"]
     addition = lens._collection.now().local.additions["new"]
     np.testing.assert_allclose(addition.vector.astype(np.float32), vector(colour), atol=1e-3)
-    assert (addition.encoder, addition.item.uri, addition.item.width, addition.item.height) == ("colours", "new", 8, 8)
+    assert (addition.item.encoder, addition.item.uri, addition.item.width, addition.item.height) == (
+        "colours",
+        "new",
+        8,
+        8,
+    )
     assert addition.graph_sha256 == lens._towers.model("image").manifest.files["image.onnx"].sha256
     hit = lens.search_vector(vector(colour), k=1)[0]
     assert (hit.id, hit.width, hit.attributes) == ("new", 8, {"size_bytes": len(picture(colour))})
@@ -115,7 +120,10 @@ def test_each_batch_is_kept_whatever_comes_after(lens: Lens, own_bundle: Path) -
 def test_a_light_tower_adds_and_is_recorded(lens: Lens, tmp_path: Path) -> None:
     light = Model.open(write_colours(tmp_path / "light", name="light"))
     lens.add({"new": picture((1, 2, 3))}, image_model=light)
-    assert lens._collection.now().local.additions["new"].encoder == "light"
+    assert lens._collection.now().local.additions["new"].item.encoder == "light"
+    lens.compact()
+    encoders = {item.id: item.encoder for item in lens._collection.now().read_all()}
+    assert {id for id, encoder in encoders.items() if encoder} == {"new"} and encoders["new"] == "light"
     other = Model.open(write_colours(tmp_path / "other", name="other", space=Space("elsewhere@" + "1" * 64, 4)))
     with pytest.raises(EncoderMismatch, match="other encodes into space elsewhere@"):
         lens.add({"new": picture((1, 2, 3))}, image_model=other)

@@ -40,7 +40,7 @@ def gallery(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 def local_of(added: dict[str, int], removed: list[str]) -> Local:
     """Return additions by id, each with the vector of a number, and removals."""
     additions = {
-        id: Addition(Item(id, NO_ROW, id, 1, 1, f"{number:064x}", {}), "light", "c" * 64, ADDED[number])
+        id: Addition(Item(id, NO_ROW, id, 1, 1, f"{number:064x}", {}, "light"), "c" * 64, ADDED[number])
         for id, number in sorted(added.items())
     }
     return Local(additions, frozenset(removed))

@@ -98,7 +98,7 @@ def test_after_half_was_replaced_as_much_is_found_as_in_a_gallery_made_anew(
     live = vectors.copy()
     live[replaced] = new
     additions = {
-        str(row): Addition(item_of(int(row)), "test", "0" * 64, vector)
+        str(row): Addition(item_of(int(row)), "0" * 64, vector)
         for row, vector in zip(replaced, new.astype(np.float16), strict=True)
     }
     churned = Contents(gallery, Local(additions, frozenset()))

@@ -20,8 +20,8 @@ BASE = Base("a" * 64, "colours@" + "0" * 64, 4)
 
 def addition(id: str, *, value: float = 1.0, width: int = 40) -> Addition:
     vector = np.array([value, 0, 0, 0.5], dtype=np.float16)
-    item = Item(id, -1, id, width, 30, "b" * 64, {"tag": ["beach", "Straße"], "year": 2020})
-    return Addition(item, "colours", "c" * 64, vector)
+    item = Item(id, -1, id, width, 30, "b" * 64, {"tag": ["beach", "Straße"], "year": 2020}, "colours")
+    return Addition(item, "c" * 64, vector)
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def test_what_was_put_is_read_back_as_it_was(folder: Path, store: Store) -> None
     local = seen(folder)
     assert list(local.additions) == ["a b/ü.png", "b.png"]
     assert local.additions["b.png"].item == addition("b.png").item
-    assert (local.additions["b.png"].encoder, local.additions["b.png"].graph_sha256) == ("colours", "c" * 64)
+    assert (local.additions["b.png"].item.encoder, local.additions["b.png"].graph_sha256) == ("colours", "c" * 64)
     np.testing.assert_array_equal(local.additions["b.png"].vector, np.array([0.25, 0, 0, 0.5], dtype=np.float16))
     assert local.removed == frozenset()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from pocketlens._types import Bools, Float16s, Float32s, Int8s, Int64s
+from pocketlens.bundle import MANIFEST as BUNDLE_MANIFEST
 from pocketlens.bundle import read_bundle, seal_bundle, share_towers
 from pocketlens.errors import BadQuery, Busy
 from pocketlens.files import new_folder, sha256_of, share_file
@@ -128,7 +129,9 @@ class GenerationWriter:
 
 
 @contextmanager
-def next_generation(bundle: Path, gallery: Gallery, gone: Int64s) -> Iterator[GenerationWriter]:
+def next_generation(
+    bundle: Path, gallery: Gallery, gone: Int64s, *, on_sealed: Callable[[str], object] | None = None
+) -> Iterator[GenerationWriter]:
     """Yield a writer of a bundle's next generation, and put that in the bundle's place when the block has finished it.
 
     A crash leaves the old one or the new one.
@@ -137,6 +140,7 @@ def next_generation(bundle: Path, gallery: Gallery, gone: Int64s) -> Iterator[Ge
         bundle: the folder.
         gallery: its gallery, opened.
         gone: see `GenerationWriter`.
+        on_sealed: called with the hash of the new bundle.json before the new bundle is put in its place.
 
     Raises:
         FormatError: it is no bundle, or holds what a device added (NotWritten: the disk is full, read-only or failing).
@@ -152,3 +156,5 @@ def next_generation(bundle: Path, gallery: Gallery, gone: Int64s) -> Iterator[Ge
         seal_bundle(new)
         if read_bundle(folder).gallery != before:
             raise Busy(f"{bundle} was changed by another process; try again")
+        if on_sealed is not None:
+            on_sealed(sha256_of(new / BUNDLE_MANIFEST))

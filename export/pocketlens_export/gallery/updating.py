@@ -31,7 +31,7 @@ from pocketlens_export.gallery.indexing import make_shards, work_of
 from pocketlens_export.gallery.plan import Plan, write_plan
 from pocketlens_export.gallery.progress import Heartbeat, Watch
 from pocketlens_export.gallery.request import Request, read_attributes, settings_of
-from pocketlens_export.gallery.run_folder import RunFolder, open_run
+from pocketlens_export.gallery.run_folder import RunFolder, has_placed, open_run
 from pocketlens_export.gallery.sources.expand import Reading, open_sources
 from pocketlens_export.gallery.towers import text_probes
 
@@ -97,7 +97,8 @@ def update_pictures(
         schema = gallery.manifest.attributes
         types, given = _attributes(request, schema)
         settings = settings_of(request, limits.formats, [source.name for source in sources], types, given, base=base)
-        with open_run(request.unfinished, settings, restart=request.restart) as run:
+        restart = request.restart or has_placed(request.unfinished, request.out)  # nothing is left of that run to do
+        with open_run(request.unfinished, settings, restart=restart) as run:
             watch.shows.append(Heartbeat(run.heartbeat))
             write_file(run.rotation, gallery.index.rotation.tobytes())
             watch.begin("listing")
@@ -122,7 +123,11 @@ def _write_generation(
     gone = np.flatnonzero(~seen.items if gallery.there is None else gallery.there & ~seen.items)
     report = nullcontext() if request.skipped is None else request.skipped.open("w", encoding="utf-8")
     account = Account()
-    with report as skipped_to, suppress(_Nothing), next_generation(request.out, gallery, gone) as writer:
+    with (
+        report as skipped_to,
+        suppress(_Nothing),
+        next_generation(request.out, gallery, gone, on_sealed=run.note) as writer,
+    ):
         account = assemble(
             run.shards, plan.shards, writer, probes=lambda: _probes(request.out), work=run.path,
             skipped_to=skipped_to, on_shard=watch.reach,

@@ -6,6 +6,7 @@ import io
 import json
 import shutil
 import tarfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pytest
 from pocketlens.errors import FormatError
 from pocketlens.inspect import verify
 from pocketlens.lens import open_lens
-from pocketlens_export.gallery import updating
+from pocketlens_export.gallery import run_folder, updating
 from pocketlens_export.gallery.indexing import make_shards
 from tests.command import Result, Run
 from tests.export.gallery.made import picture
@@ -294,3 +295,22 @@ def test_a_missing_bundle_is_named(run: Run, folder: Path, colours: Path, tmp_pa
     done = run("index", folder, "--update", tmp_path / "nowhere", "--model", colours)
     assert (done.code, "nowhere" in done.err) == (1, True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["p"]
+
+
+def test_a_run_that_dies_after_the_switch_ends_well_when_it_goes_on(
+    run: Run, folder: Path, server: Path, colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dies(path: Path, made: list[Path]) -> None:
+        raise KeyboardInterrupt
+
+    change(folder)
+    with monkeypatch.context() as patched:
+        patched.setattr(run_folder, "_remove", dies)
+        with suppress(KeyboardInterrupt):
+            run("index", folder, "--update", server, "--model", colours)
+    assert (tmp_path / ".b.unfinished").is_dir()
+    whole = content(server)
+    found = update(run, server, colours, folder)
+    assert found == {"generation": 2, "new": 0, "changed": 0, "gone": 0, "unchanged": 22, "skipped": {}}
+    assert content(server) == whole
+    assert not (tmp_path / ".b.unfinished").exists()
