@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import time
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from typing import Any
 
 import numpy as np
@@ -47,12 +49,13 @@ def make_on_ray(
     busy: list[dict[str, float]] = []
     at_work = 0.0
     try:
-        _start(ray, address)
-        for made in _shards(ray, work, numbers, workers).iter_rows():
-            for was_read in [True] * int(made["read"]) + [False] * int(made["skipped"]):
-                tell(was_read)
-            busy.append({name: float(made[name]) for name in ("decoding", "encoding", "writing")})
-            at_work = max(at_work, float(made["at_work_s"]))
+        with redirect_stdout(sys.stderr):  # where Ray tells of a machine that died
+            _start(ray, address)
+            for made in _shards(ray, work, numbers, workers).iter_rows():
+                for was_read in [True] * int(made["read"]) + [False] * int(made["skipped"]):
+                    tell(was_read)
+                busy.append({name: float(made[name]) for name in ("decoding", "encoding", "writing")})
+                at_work = max(at_work, float(made["at_work_s"]))
     except ray.exceptions.RayError as error:
         raise _ours(error) from error
     finally:
