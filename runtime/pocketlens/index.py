@@ -25,7 +25,9 @@ from pocketlens.segment import IndexSpec as IndexSpec
 from pocketlens.segment import Segment, build_segment, joint_spec, open_segment
 
 MAX_K = 1_000
-CROSSOVER_ROWS = 200_000  # from here on partitions take at most a third of a scan's time (results/partitions.json)
+CROSSOVER_ROWS = (
+    200_000  # above what is always scanned, and a third of a scan's time (benchmarks/results/partitions.json)
+)
 _RESCORED = 50  # rows re-scored for a short answer (recall: benchmarks/results/codes.json)
 _RESCORED_PER_HIT = 3
 _BLOCK_ROWS = 1_024

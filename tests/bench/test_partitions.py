@@ -26,7 +26,12 @@ def _rows(*found: tuple[int, float, float]) -> list[Row]:
     ],
 )
 def test_the_crossover_of_hand_made_tables(found: list[tuple[int, float, float]], expected: int | None) -> None:
-    assert crossover(_rows(*found), target=0.98) == expected
+    assert crossover(_rows(*found), target=0.98, above=0) == expected
+
+
+def test_what_is_always_scanned_is_no_crossover() -> None:
+    assert crossover(_rows((100_000, 0.2, 0.99), (200_000, 0.2, 0.99)), target=0.98) == 200_000
+    assert crossover(_rows((100_000, 0.2, 0.99)), target=0.98) is None
 
 
 def test_the_runtimes_crossover_is_the_measured_one() -> None:
