@@ -83,13 +83,15 @@ def add_pictures(
         on_progress: called with (pictures done, pictures in all).
 
     Raises:
-        BadQuery: an id is empty, too long or no text, attributes are given for a picture that is not, or one is not in
-            the schema or of another type.
+        BadQuery: an id is empty, too long or no text, a picture is neither bytes nor a path, attributes are given for
+            a picture that is not, or one is not in the schema or of another type.
         Busy: another process was changing the bundle all the time.
         FormatError: the bundle cannot be written.
     """
-    for id in pictures:
+    for id, picture in pictures.items():
         check_id(id)
+        if not isinstance(picture, bytes | str | Path):
+            raise BadQuery(f"the picture of {id!r} is of type {type(picture).__name__}, expected its bytes or its path")
     schema = collection.gallery.manifest.attributes
     given = {id: check_values(schema, values, of=id) for id, values in (attributes or {}).items()}
     if strange := sorted(given.keys() - pictures.keys()):

@@ -105,8 +105,8 @@ def compact(bundle: Path, as_json: bool) -> None:
     """Make a new gallery of all that BUNDLE contains now, with new statistics, in the place of the old one.
 
     Ranks stay the same; z takes the added pictures into account, and many additions open and search faster. It needs
-    room for a second bundle. A crash leaves the old bundle or the new one, and who has it open meanwhile finds the new
-    one at the next search.
+    room for a second bundle. Updates of the old gallery do not fit the new one. A crash leaves the old bundle or the
+    new one, and who has it open meanwhile finds the new one at the next search.
     """
     from pocketlens.collection import Collection
     from pocketlens.compact import compact as compact_collection
@@ -118,12 +118,18 @@ def compact(bundle: Path, as_json: bool) -> None:
     finally:
         collection.close()
     values = {"items": done.items, "added": done.added, "gone": done.gone, "generation": done.generation}
+    values |= {"before": done.before}
     if as_json:
         click.echo(json.dumps(values, indent=2))
     elif done.added or done.gone:
         click.echo(
             f"{bundle}: {done.items} pictures in generation {done.generation}; {done.added} were added, {done.gone} "
             "removed or replaced"
+        )
+    elif done.before != done.generation:
+        click.echo(
+            f"{bundle}: {done.items} pictures in generation {done.generation}, which joins the updates before it; "
+            "devices with an earlier one need the whole bundle"
         )
     else:
         click.echo(f"{bundle}: nothing was added or removed since generation {done.generation}; it stays as it is")

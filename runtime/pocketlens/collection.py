@@ -16,11 +16,22 @@ from typing import TypeVar
 
 from pocketlens.bundle import MANIFEST, BundleManifest, read_bundle
 from pocketlens.contents import Contents
-from pocketlens.errors import BadQuery, Busy, FormatError, PocketlensError
+from pocketlens.errors import BadQuery, Busy, FormatError, NotWritten, PocketlensError
 from pocketlens.files import restore_folder
 from pocketlens.forks import Process
 from pocketlens.gallery import Gallery
-from pocketlens.local import NAME, NOTHING, Base, Local, Store, create_store, remove_stale
+from pocketlens.local import (
+    FILES,
+    NAME,
+    NOTHING,
+    Base,
+    Local,
+    Store,
+    create_store,
+    read_alone,
+    remove_stale,
+    signature,
+)  # fmt: skip
 from pocketlens.lock import hold, try_hold
 
 T = TypeVar("T")
@@ -50,6 +61,8 @@ class Collection:
         self._lock = threading.RLock()
         self._closed = self._is_another = False
         self._store: Store | None = None
+        self._version = -1
+        self._read_alone: tuple[tuple[int, int], ...] | None = None  # the store's signature, where it is not kept open
         restore_folder(folder)
         if not (folder / MANIFEST).is_file():
             read_bundle(folder)  # says best what is no bundle
@@ -165,19 +178,30 @@ class Collection:
 
     def _refresh(self) -> None:
         if self._store is None:
-            if not (self.folder / NAME).exists():
+            if not (self.folder / NAME).exists() or signature(self.folder) == self._read_alone:
                 return
             with hold(self.folder):
-                self._store = Store(self.folder, _base(self._manifest))
-                self._version = self._store.version()
-                self._contents = Contents(self._gallery, self._store.read())
+                self._open_store()
+        if self._store is None:
+            return
         version = self._store.version()
         if version != self._version:
             self._contents = Contents(self._gallery, self._store.read())
             self._version = version
 
+    def _open_store(self) -> None:
+        base = _base(self._manifest)
+        try:
+            store = Store(self.folder, base)
+        except NotWritten:  # the disk is full, and searching needs no room
+            self._contents = Contents(self._gallery, read_alone(self.folder, base))
+            self._read_alone = signature(self.folder)
+            return
+        self._store, self._version, self._read_alone = store, store.version(), None
+        self._contents = Contents(self._gallery, store.read())
+
     def _forget(self) -> None:
-        store, self._store, self._version = self._store, None, -1
+        store, self._store, self._version, self._read_alone = self._store, None, -1, None
         self._contents = Contents(self._gallery, NOTHING)
         if store is not None:
             _close(store, self.folder)
@@ -185,18 +209,29 @@ class Collection:
     @contextmanager
     def _opened_store(self, base: Base) -> Iterator[Store | None]:
         """Yield a connection of its own to the store, which is made when it is missing; None: of another gallery."""
-        if not (self.folder / NAME).exists():
-            with hold(self.folder, alone=True):
-                if read_bundle(self.folder).gallery == base.gallery and not (self.folder / NAME).exists():
-                    create_store(self.folder, base)
-        with hold(self.folder):
-            moved = read_bundle(self.folder).gallery != base.gallery
-            store = None if moved else Store(self.folder, base)
+        store = None if (self.folder / NAME).exists() else self._make_store(base)
+        if store is None:
+            with hold(self.folder):
+                moved = read_bundle(self.folder).gallery != base.gallery
+                store = None if moved else Store(self.folder, base)
         try:
             yield store
         finally:
             if store is not None:
                 _close(store, self.folder)
+
+    def _make_store(self, base: Base) -> Store | None:
+        """Return the store, made and opened, or None: there is one, or another gallery. A full disk leaves none."""
+        with hold(self.folder, alone=True):
+            if read_bundle(self.folder).gallery != base.gallery or (self.folder / NAME).exists():
+                return None
+            create_store(self.folder, base)
+            try:
+                return Store(self.folder, base)
+            except PocketlensError:
+                for name in FILES:
+                    (self.folder / name).unlink(missing_ok=True)
+                raise
 
 
 def read_local(folder: Path) -> Local:
@@ -210,8 +245,11 @@ def read_local(folder: Path) -> Local:
         manifest = read_bundle(folder)
         if not (folder / NAME).exists():
             return NOTHING
-        with closing(Store(folder, _base(manifest))) as store:
-            return store.read()
+        try:
+            with closing(Store(folder, _base(manifest))) as store:
+                return store.read()
+        except NotWritten:
+            return read_alone(folder, _base(manifest))
 
 
 class _Moved(Exception):

@@ -31,12 +31,13 @@ _BLOCK_ROWS = 4_096
 
 @dataclass(frozen=True, slots=True)
 class Compacted:
-    """What compacting did: items of the gallery now, and how many of the old one's were added or are gone."""
+    """What compacting did: items now, how many were added or are gone, and the gallery's generation now and before."""
 
     items: int
     added: int
     gone: int
     generation: int
+    before: int
 
 
 def compact(collection: Collection, *, on_progress: Callable[[int, int], None] = lambda done, total: None) -> Compacted:
@@ -62,14 +63,14 @@ def compact(collection: Collection, *, on_progress: Callable[[int, int], None] =
     manifest = before.gallery.manifest
     if not before.local.additions and not before.local.removed and not manifest.previous:
         collection.tidy()
-        return Compacted(before.count, 0, 0, manifest.generation)
+        return Compacted(before.count, 0, 0, manifest.generation, manifest.generation)
 
     def write(gallery: Gallery, store: Store) -> Compacted:
         contents = Contents(gallery, store.read())
         with new_folder(folder, replace=True, dropping=FILES) as new:
             _write_bundle(contents, folder, new, on_progress)
-        generation = gallery.manifest.generation + 1
-        return Compacted(contents.count, len(contents.local.additions), len(contents.hidden), generation)
+        old = gallery.manifest.generation
+        return Compacted(contents.count, len(contents.local.additions), len(contents.hidden), old + 1, old)
 
     compacted = collection.change(write)
     collection.now()  # follows

@@ -11,12 +11,13 @@ from pathlib import Path
 from pocketlens.errors import BadQuery, Busy, CorruptFile, FormatError, NotWritten
 
 
-def connect(path: Path, *, patience: float) -> sqlite3.Connection:
+def connect(path: Path, *, patience: float, alone: bool = False) -> sqlite3.Connection:
     """Open an existing database for threads that take turns. What is committed is on the disk.
 
     Args:
         path: the database.
         patience: seconds that a statement waits for another connection.
+        alone: keep every other connection out, and so need no file that is shared with them.
     """
     uri = path.absolute().as_uri()
     mode = "mode=rw"
@@ -26,6 +27,8 @@ def connect(path: Path, *, patience: float) -> sqlite3.Connection:
         f"{uri}?{mode}", uri=True, timeout=patience, isolation_level=None, check_same_thread=False
     )
     try:
+        if alone:
+            connection.execute("PRAGMA locking_mode = EXCLUSIVE")
         for pragma in ("synchronous = FULL", "trusted_schema = OFF", "cell_size_check = ON"):
             connection.execute(f"PRAGMA {pragma}")
     except BaseException:
@@ -41,7 +44,9 @@ _WRITING = frozenset(
         sqlite3.SQLITE_IOERR_DIR_FSYNC,
         sqlite3.SQLITE_IOERR_TRUNCATE,
         sqlite3.SQLITE_IOERR_DELETE,
+        sqlite3.SQLITE_IOERR_SHMOPEN,
         sqlite3.SQLITE_IOERR_SHMSIZE,
+        sqlite3.SQLITE_IOERR_SHMMAP,
     )
 )
 

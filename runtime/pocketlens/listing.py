@@ -105,8 +105,10 @@ def name_pictures(paths: Iterable[str | Path], *, root: str | Path | None = None
     """Return picture files by id: their names, or their paths below `root` with forward slashes.
 
     Raises:
-        BadQuery: a picture is not below `root`, or two have the same id.
+        BadQuery: a picture is not below `root`, two have the same id, or there is one path where several belong.
     """
+    if isinstance(paths, str | Path):
+        raise BadQuery(f"add takes a list of paths, or pictures by id, found a single {type(paths).__name__}")
     named: dict[str, Path] = {}
     for path in paths:
         _name(named, Path(path), root)

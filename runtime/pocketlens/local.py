@@ -93,19 +93,21 @@ class Store:
         folder: the bundle.
         base: what it must belong to.
         patience: seconds that a transaction waits for another to end.
+        alone: keep every other connection out.
 
     Raises:
-        FormatError: it is of another version or gallery, or cannot be opened.
+        FormatError: it is of another version or gallery, or cannot be opened (NotWritten: the disk is so full that
+            SQLite cannot make the file that connections share; `alone` needs none).
         CorruptFile: it is no such store.
     """
 
-    def __init__(self, folder: Path, base: Base, *, patience: float = PATIENCE) -> None:
+    def __init__(self, folder: Path, base: Base, *, patience: float = PATIENCE, alone: bool = False) -> None:
         self.path = folder / NAME
         self._base = base
         self._lock = threading.RLock()
         self._known: dict[tuple[str, bytes], Addition] = {}  # by id and checksum
         with typed_errors(self.path):
-            self._connection = connect(self.path, patience=patience)
+            self._connection = connect(self.path, patience=patience, alone=alone)
         keep_after_fork(self, self._connection)
         try:
             with typed_errors(self.path):
@@ -270,6 +272,23 @@ def create_store(folder: Path, base: Base) -> None:
         content = bytearray(connection.serialize())
     content[_WAL] = b"\2\2"
     write_file(folder / NAME, bytes(content))
+
+
+def read_alone(folder: Path, base: Base) -> Local:
+    """Return the committed state of a store on a full disk, which is not kept open.
+
+    Raises:
+        Busy: another process has it open.
+        FormatError, CorruptFile: as `Store`.
+    """
+    with closing(Store(folder, base, alone=True)) as store:
+        return store.read()
+
+
+def signature(folder: Path) -> tuple[tuple[int, int], ...]:
+    """Return what changes with every commit to a store that nobody keeps open here: sizes and times of its files."""
+    found = [path.stat() for path in map(folder.joinpath, FILES[:2]) if path.exists()]
+    return tuple((stat.st_size, stat.st_mtime_ns) for stat in found)
 
 
 def remove_stale(folder: Path) -> None:

@@ -23,6 +23,7 @@ from pocketlens.text import MAX_TEXT_CHARACTERS, readable
 
 MIN_WEIGHT = 1e-3  # a part that counts less than this has no say, and ratios of weights stay in float32's range
 MAX_WEIGHT = 100.0
+MAX_QUERY_CHARACTERS = 65_536  # what is longer is no query; of one, the first 4,096 count
 _RANGE = f"{MIN_WEIGHT:g} to {MAX_WEIGHT:g}"
 PATH_STARTS = ("./", "../", "/", "~/")
 _OPERATOR = re.compile(r"(?:(?<=\s)|^)([+-])(?=\s|$)")
@@ -143,12 +144,14 @@ def read_part(where: str, kind: Any, value: Any, weight: Any = 1.0) -> Part:
     """Return a part, checked; `where` names it in errors.
 
     Raises:
-        BadQuery: it is of another kind, type or weight, or is an empty text.
+        BadQuery: it is of another kind, type or weight, or is a text that is empty or longer than 65,536 characters.
     """
     if kind not in ("text", "image"):
         raise BadQuery(f'{where} is of kind {kind!r}, expected "text" or "image"')
     if kind == "text" and not isinstance(value, str):
         raise BadQuery(f"{where} must be a str, found {type(value).__name__}")
+    if kind == "text" and len(value) > MAX_QUERY_CHARACTERS:
+        raise BadQuery(f"{where} has {len(value):,} characters, expected at most {MAX_QUERY_CHARACTERS:,}")
     if kind == "text" and not readable(value).strip():
         raise BadQuery(f"{where} is empty, expected some words")
     if kind == "image" and not isinstance(value, bytes | str | Path | Image.Image):

@@ -153,6 +153,18 @@ def test_what_cannot_be_an_id(lens: Lens, id: Any, message: str) -> None:
     check_id("a" * MAX_ID)
 
 
+def test_a_single_path_is_no_list_of_pictures(lens: Lens, tmp_path: Path) -> None:
+    for one in ("pictures", tmp_path):
+        with pytest.raises(BadQuery, match="add takes a list of paths, or pictures by id, found a single"):
+            lens.add(one)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("value", [5, None, ["a.png"], bytearray(b"x")])
+def test_a_picture_is_bytes_or_a_path(lens: Lens, value: Any) -> None:
+    with pytest.raises(BadQuery, match="the picture of 'a' is of type"):
+        lens.add({"a": value})
+
+
 def test_a_single_id_is_no_list_of_ids(lens: Lens) -> None:
     with pytest.raises(BadQuery, match="a list of ids, found a single str"):
         lens.remove("red.png")

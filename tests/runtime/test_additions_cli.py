@@ -163,7 +163,7 @@ def test_compacting_says_what_it_did_and_keeps_the_answers(run: Run, own_bundle:
     run("remove", own_bundle, "green.png")
     before = found(run, own_bundle, "red")
     done = run("compact", own_bundle, "--json")
-    assert json.loads(done.out) == {"items": 5, "added": 2, "gone": 2, "generation": 2}
+    assert json.loads(done.out) == {"items": 5, "added": 2, "gone": 2, "generation": 2, "before": 1}
     assert found(run, own_bundle, "red") == before
     assert run("verify", own_bundle).code == 0
     assert not (own_bundle / "local.sqlite").exists()
@@ -276,3 +276,14 @@ def test_duplicates_are_sought_among_added_pictures_too(
         told = json.loads(run("duplicates", own_bundle, "--json", *exact).out)
         assert (told["items"], told["groups"][0]["keep"]) == (5, "blue.png")
         assert [copy["id"] for copy in told["groups"][0]["copies"]] == ["copy.png"]
+
+
+def test_compacting_an_updated_bundle_says_that_devices_need_the_whole(run: Run, own_bundle: Path) -> None:
+    next_generation(own_bundle, {"sky.png": (20, 20, 231)}, ["green.png"])
+    assert run("compact", own_bundle).out == (
+        f"{own_bundle}: 5 pictures in generation 3, which joins the updates before it; "
+        "devices with an earlier one need the whole bundle\n"
+    )
+    assert run("compact", own_bundle).out == (
+        f"{own_bundle}: nothing was added or removed since generation 3; it stays as it is\n"
+    )

@@ -33,7 +33,7 @@ def test_a_compacted_bundle_is_sound_and_says_what_it_holds(own_bundle: Path) ->
         lens.remove(["green.png"])
         before = [(hit.id, hit.cosine) for hit in lens.search(text="red")]
         steps: list[tuple[int, int]] = []
-        assert lens.compact(on_progress=lambda *step: steps.append(step)) == Compacted(5, 2, 2, generation=2)
+        assert lens.compact(on_progress=lambda *step: steps.append(step)) == Compacted(5, 2, 2, generation=2, before=1)
         after = [(hit.id, hit.cosine) for hit in lens.search(text="red")]
     assert [id for id, _ in before] == [id for id, _ in after]
     np.testing.assert_allclose([cosine for _, cosine in before], [cosine for _, cosine in after], atol=1e-6)
@@ -55,7 +55,7 @@ def test_statistics_are_those_of_the_new_contents(own_bundle: Path) -> None:
 def test_without_changes_nothing_is_done(own_bundle: Path) -> None:
     before = (own_bundle / "bundle.json").stat().st_ino
     with open_lens(own_bundle) as lens:
-        assert lens.compact() == Compacted(5, 0, 0, generation=1)
+        assert lens.compact() == Compacted(5, 0, 0, generation=1, before=1)
     assert (own_bundle / "bundle.json").stat().st_ino == before
 
 

@@ -137,6 +137,7 @@ def test_parts_of_two_and_three_values() -> None:
         ([("text", None)], "parts[0] must be a str, found NoneType"),
         ([("image", 3)], "parts[0] must be bytes, a path or a PIL image, found int"),
         ([("text", "a"), ("text", " \n")], "parts[1] is empty, expected some words"),
+        ([("text", "é" * 65_537)], "parts[0] has 65,537 characters, expected at most 65,536"),
         ([("text", " " * 5000 + "a")], "parts[0] is empty"),
         ([("text", "a", 0)], "parts[0] has the weight 0, expected 0.001 to 100, with a minus for what is not wanted"),
         ([("text", "a", -0.0)], "parts[0] has the weight -0"),
