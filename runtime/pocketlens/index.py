@@ -30,6 +30,7 @@ CROSSOVER_ROWS = (
 )
 _RESCORED = 50  # rows re-scored for a short answer (recall: benchmarks/results/codes.json)
 _RESCORED_PER_HIT = 3
+_WIDER = 3  # times the tuned probes, for candidates (benchmarks/results/fusion.json)
 _BLOCK_ROWS = 1_024
 PARTITIONS = 2.0  # times the square root of the rows
 _FROM_HALVES = 2.0**112  # float32's exponent has 112 more below zero than float16's
@@ -181,7 +182,8 @@ class Index:
     def candidates(self, queries: Float32s, count: int) -> Int64s:
         """Return the rows that are among the nearest `count` of any query by their codes, int64 (m,), sorted.
 
-        Unlike `search` it neither re-scores nor limits `count`.
+        Unlike `search` it neither re-scores nor limits `count`, and it looks through three times as many partitions: of
+        hundreds of rows, the last ones lie further out.
 
         Args:
             queries: float32 (n, dim), finite and not zero.
@@ -191,7 +193,7 @@ class Index:
             BadQuery: a query is out of range.
         """
         codes = to_codes(np.asarray(queries, dtype=np.float32), self.rotation)
-        found = [self._candidates(code, count, None)[0] for code in codes]
+        found = [self._candidates(code, count, None, wider=_WIDER)[0] for code in codes]
         return np.unique(np.concatenate(found))
 
     def partition_ranks(self, queries: Float32s, rows: Int64s) -> Int64s:
@@ -233,9 +235,12 @@ class Index:
             return self.originals[rows].astype(np.float32)
         return from_codes(self.codes[rows], self.rotation)
 
-    def _candidates(self, code: Int8s, count: int, probes: int | None) -> tuple[Int64s, Float32s]:
+    def _candidates(self, code: Int8s, count: int, probes: int | None, *, wider: int = 1) -> tuple[Int64s, Float32s]:
         """Return the `count` rows of all segments that are nearest to a query's code, in no order, and the cosines."""
-        found = [segment.nearest(code, count, probes=probes, threads=self._threads) for segment in self._segments]
+        found = [
+            segment.nearest(code, count, probes=probes or wider * segment.spec.probes, threads=self._threads)
+            for segment in self._segments
+        ]
         rows = np.concatenate([rows + start for (rows, _), start in zip(found, self.codes.starts, strict=True)])
         cosines = np.concatenate([cosines for _, cosines in found])
         if len(rows) <= count:

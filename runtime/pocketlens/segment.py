@@ -74,7 +74,7 @@ class Segment:
     spec: IndexSpec
     gone: Bools | None = None
 
-    def nearest(self, code: Int8s, count: int, *, probes: int | None, threads: int) -> tuple[Int64s, Float32s]:
+    def nearest(self, code: Int8s, count: int, *, probes: int, threads: int) -> tuple[Int64s, Float32s]:
         """Return `count` rows or more that are nearest to a query's code, or all, in no order, and the cosines."""
         rows = self.spec.rows
         wanted = min(count if self.gone is None else 2 * count + _SPARE, rows)
@@ -100,9 +100,9 @@ class Segment:
         if path.stat().st_size != self.native.serialized_length:
             raise OSError(f"{path}: wrote {path.stat().st_size} of {self.native.serialized_length} bytes; disk full?")
 
-    def _nearest(self, code: Int8s, count: int, probes: int | None, threads: int) -> tuple[Int64s, Float32s]:
+    def _nearest(self, code: Int8s, count: int, probes: int, threads: int) -> tuple[Int64s, Float32s]:
         if self.partitions is not None:
-            return self.partitions.nearest(self.codes, code, count=count, probes=probes or self.spec.probes)
+            return self.partitions.nearest(self.codes, code, count=count, probes=probes)
         matches = self.native.search(code, count, threads=threads, exact=True)
         return matches.keys.astype(np.int64), 1.0 - matches.distances.astype(np.float32)
 
