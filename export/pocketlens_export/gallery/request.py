@@ -24,7 +24,7 @@ from pocketlens_export.gallery.run_folder import Settings
 from pocketlens_export.gallery.sources.columns_kept import Kept
 
 CUDA = "CUDAExecutionProvider"
-_BATCHES = {PROCESSOR: 1, CUDA: 64}  # the processor is slower with more (benchmarks/results/scale.json)
+_BATCHES = {PROCESSOR: 1, CUDA: 64}  # more gain little on a processor, or lose (results/scale.json)
 Engine = Literal["local", "ray"]
 Device = Literal["auto", "cpu", "cuda"]
 
