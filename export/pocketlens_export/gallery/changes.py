@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -20,8 +22,9 @@ from pocketlens.gallery import Gallery
 from pocketlens.items import Item
 from pocketlens.listing import Skipped
 from pocketlens.picture import read_picture
+from pocketlens.segment_files import ITEMS, segment_folder
 from pocketlens_export.gallery.scan import read_span
-from pocketlens_export.gallery.sources.entry import REPEATED, Entry, Place, Source
+from pocketlens_export.gallery.sources.entry import REPEATED, Entry, Place, Source, hidden_below, is_of_its_id
 from pocketlens_export.gallery.sources.parquet import RowReader
 
 _BLOCK = 500  # entries
@@ -33,7 +36,7 @@ class Seen:
     """What was met of a gallery's items.
 
     Attributes:
-        items: bool (items,), by their numbers.
+        items: bool (items,), by their numbers; also of what a source has and that cannot be read.
         unchanged: how many have the same bytes and attributes.
     """
 
@@ -47,15 +50,25 @@ class Changed:
     Args:
         source: where pictures come from.
         gallery: the opened gallery.
+        items: the databases of its items.
         seen: takes note of what is met.
+        listed: bool (items,), takes note of which an entry that was not skipped is of.
         given: attributes by id, beside those that the source has.
         limits: which pictures are read.
     """
 
     def __init__(
-        self, source: Source, gallery: Gallery, seen: Seen, given: Mapping[str, Mapping[str, Any]], limits: Limits
+        self,
+        source: Source,
+        gallery: Gallery,
+        items: Sequence[Path],
+        seen: Seen,
+        listed: Bools,
+        given: Mapping[str, Mapping[str, Any]],
+        limits: Limits,
     ) -> None:
-        self._source, self._gallery, self._seen = source, gallery, seen
+        self._source, self._gallery, self._items = source, gallery, items
+        self._seen, self._listed = seen, listed
         self._given, self._limits = given, limits
         self._rows = RowReader()
 
@@ -68,19 +81,32 @@ class Changed:
         """Yield what is new or changed, and what is passed over; see `Source.entries`."""
         following = iter(self._source.entries())
         while block := list(islice(following, _BLOCK)):
-            numbers = self._gallery.items.numbers_of(entry.id for entry in block if isinstance(entry, Entry))
+            known = (entry.id for entry in block if isinstance(entry, Entry) or is_of_its_id(entry))
+            numbers = self._gallery.items.numbers_of(known)
             for entry in block:
-                if isinstance(entry, Skipped) or entry.id not in numbers:
+                if isinstance(entry, Skipped):
+                    self._keep(entry, numbers)
                     yield entry
-                    continue
-                yield from self._compared(entry, numbers[entry.id])
+                elif entry.id in numbers:
+                    yield from self._compared(entry, numbers[entry.id])
+                else:
+                    yield entry
+
+    def _keep(self, skipped: Skipped, numbers: Mapping[str, int]) -> None:
+        """Take note of the items that a skipped entry stands for."""
+        if skipped.id in numbers and is_of_its_id(skipped):
+            self._seen.items[numbers[skipped.id]] = True
+        below = hidden_below(skipped)
+        ids = iter(()) if below is None else _ids_below(self._items, below)
+        while block := list(islice(ids, _BLOCK)):
+            self._seen.items[list(self._gallery.items.numbers_of(block).values())] = True
 
     def _compared(self, entry: Entry, number: int) -> Iterator[Entry | Skipped]:
         """Yield an entry whose id an item has, unless nothing has changed."""
-        if self._seen.items[number]:
+        if self._listed[number]:
             yield Skipped(entry.id, REPEATED, f"{entry.uri} has the id of an earlier one")
             return
-        self._seen.items[number] = True
+        self._listed[number] = self._seen.items[number] = True
         item = self._gallery.items.find(entry.id)
         if self._is_as_before(entry, item):
             self._seen.unchanged += 1
@@ -118,8 +144,34 @@ class Changed:
 
 
 def only_changed(
-    sources: Sequence[Source], gallery: Gallery, given: Mapping[str, Mapping[str, Any]], limits: Limits
+    sources: Sequence[Source],
+    folder: Path,
+    gallery: Gallery,
+    given: Mapping[str, Mapping[str, Any]],
+    limits: Limits,
 ) -> tuple[list[Source], Seen]:
-    """Return sources of what is new or changed since a gallery was made, and what is noted while they are listed."""
-    seen = Seen(np.zeros(gallery.columns.count, dtype=bool))
-    return [Changed(source, gallery, seen, given, limits) for source in sources], seen
+    """Return sources of what is new or changed since a gallery was made, and what is noted while they are listed.
+
+    Args:
+        sources: where pictures come from.
+        folder: the gallery's.
+        gallery: the same, opened.
+        given, limits: see `Changed`.
+    """
+    count = gallery.columns.count
+    seen, listed = Seen(np.zeros(count, dtype=bool)), np.zeros(count, dtype=bool)
+    items = [
+        segment_folder(folder, number) / ITEMS
+        for number, segment in enumerate(gallery.manifest.segments)
+        if segment.index is not None
+    ]
+    return [Changed(source, gallery, items, seen, listed, given, limits) for source in sources], seen
+
+
+def _ids_below(databases: Sequence[Path], prefix: str) -> Iterator[str]:
+    """Yield the ids of items, also of those that are gone, that begin with a prefix that "/" ends."""
+    span = (prefix, f"{prefix[:-1]}0")  # "0" follows "/"
+    for path in databases:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)) as connection:
+            for (id,) in connection.execute("SELECT id FROM items WHERE id >= ? AND id < ?", span):
+                yield id

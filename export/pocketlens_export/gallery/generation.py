@@ -53,6 +53,11 @@ class GenerationWriter:
         self.rows = self.changed = self._items = 0
         self.generation = gallery.manifest.generation + 1
 
+    @property
+    def stays(self) -> int:
+        """How many of the gallery's items stay as they are, once it is finished."""
+        return int(self._left.sum())
+
     def __enter__(self) -> GenerationWriter:
         return self
 

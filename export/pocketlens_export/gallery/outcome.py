@@ -54,8 +54,9 @@ def tell_update(request: Request, done: Updated, *, as_json: bool) -> None:
     _warn(done.examples, counts)
     new = counts.indexed + counts.duplicates - done.changed
     values = {"generation": done.generation, "new": new, "changed": done.changed, "gone": done.gone,
-              "unchanged": done.unchanged, "skipped": counts.skipped}  # fmt: skip
-    reasons = "".join(f", {count} {reason}" for reason, count in counts.skipped.items())
+              "unchanged": done.unchanged, "kept": done.kept, "skipped": counts.skipped}  # fmt: skip
+    reasons = f", {done.kept} could not be read and stay as they were" if done.kept else ""
+    reasons += "".join(f", {count} {reason}" for reason, count in counts.skipped.items())
     if as_json:
         click.echo(json.dumps(values))
     elif done.is_new:

@@ -46,6 +46,7 @@ class Updated:
         counts: what became of the entries that are new or changed.
         changed: how many items among them took the place of one.
         unchanged: entries that the gallery had already.
+        kept: items that stay though they could not be read or listed.
         gone: items that were taken away.
         generation: that the bundle holds now.
         is_new: whether there was anything to change.
@@ -55,6 +56,7 @@ class Updated:
     counts: Counts
     changed: int
     unchanged: int
+    kept: int
     gone: int
     generation: int
     is_new: bool
@@ -81,7 +83,7 @@ def update_pictures(
     """Bring the bundle `request.out` to the next generation of its gallery.
 
     A picture is known by its id. One with the same bytes and attributes is left alone; one that cannot be read any more
-    stays as it was; what no source lists any more goes.
+    stays as it was, and so does all that was in an archive or folder that cannot be; what no source lists goes.
 
     Raises:
         EncoderMismatch: the gallery was encoded by another model than `request.model`.
@@ -103,7 +105,7 @@ def update_pictures(
             write_file(run.rotation, gallery.index.rotation.tobytes())
             watch.begin("listing")
             if not (run.plan.exists() and (run.path / _SEEN).exists()):
-                changed, seen = only_changed(sources, gallery, given, limits)
+                changed, seen = only_changed(sources, request.out / "gallery", gallery, given, limits)
                 write_plan(run.plan, changed, given=given, types=types, shard=request.shard, on_listed=watch.reach)
                 _write_seen(run.path / _SEEN, seen)
             seen = _read_seen(run.path / _SEEN)
@@ -138,7 +140,10 @@ def _write_generation(
             writer.finish([], counts=account.counts())
     is_new = bool(account.rows or len(gone))
     generation = gallery.manifest.generation + is_new
-    return Updated(account.counts(), writer.changed, seen.unchanged, len(gone), generation, is_new, account.examples)
+    kept = writer.stays - seen.unchanged
+    return Updated(
+        account.counts(), writer.changed, seen.unchanged, kept, len(gone), generation, is_new, account.examples
+    )
 
 
 class _Nothing(Exception):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 import tarfile
 from contextlib import suppress
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from pocketlens.errors import FormatError
 from pocketlens.inspect import verify
@@ -77,6 +79,14 @@ def answers(bundle: Path) -> list[tuple[set[str], list[float]]]:
     return [({hit.id for hit in hits}, [hit.cosine for hit in hits]) for hits in found]
 
 
+def write_tar(path: Path, members: dict[str, bytes]) -> None:
+    with tarfile.open(path, "w") as file:
+        for name, body in members.items():
+            about = tarfile.TarInfo(name)
+            about.size = len(body)
+            file.addfile(about, io.BytesIO(body))
+
+
 def content(bundle: Path) -> dict[str, bytes]:
     return {name: (bundle / name).read_bytes() for name in files_below(bundle)}
 
@@ -87,7 +97,7 @@ def test_the_next_generation_is_what_a_new_bundle_holds(
     device = Path(shutil.copytree(server, tmp_path / "device"))
     change(folder)
     found = update(run, server, colours, folder)
-    assert found == {"generation": 2, "new": 3, "changed": 2, "gone": 2, "unchanged": 17, "skipped": {}}
+    assert found == {"generation": 2, "new": 3, "changed": 2, "gone": 2, "unchanged": 17, "kept": 0, "skipped": {}}
     assert run("index", folder, "--out", tmp_path / "new", "--model", colours).code == 0
     assert verify(server)
     assert told(server) == told(tmp_path / "new")
@@ -146,11 +156,102 @@ def test_what_cannot_be_read_any_more_stays_as_it_was(run: Run, folder: Path, se
     (folder / "new.jpg").write_bytes(b"\xff\xd8\xff broken")
     (folder / "01.jpg").unlink()
     found = update(run, server, colours, folder)
-    assert (found["gone"], found["changed"], found["new"]) == (1, 0, 0)
+    assert (found["gone"], found["changed"], found["new"], found["kept"]) == (1, 0, 0, 1)
     assert sum(found["skipped"].values()) == 2
     after = {entry[0]: entry for entry in told(server)}
     assert after == {id: entry for id, entry in before.items() if id != "01.jpg"}
     assert verify(server)
+
+
+def test_what_cannot_be_listed_stays_as_it_was(
+    run: Run, folder: Path, colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four folders below are a link, a link to nowhere, denied and gone; names that sort beside theirs go."""
+    for name in ("linked", "lost", "denied", "gone", "denied-2", "denied/within"):
+        (folder / name).mkdir()
+        for n in (21, 22):
+            (folder / name / f"{n}.jpg").write_bytes(picture(colour_of(n)))
+    bundle, scan = tmp_path / "b", os.scandir
+    assert run("index", folder, "--out", bundle, "--model", colours).code == 0
+    before = told(bundle)
+    (folder / "linked").rename(tmp_path / "elsewhere")
+    (folder / "linked").symlink_to(tmp_path / "elsewhere")
+    shutil.rmtree(folder / "lost")
+    (folder / "lost").symlink_to(tmp_path / "nowhere")
+    shutil.rmtree(folder / "gone")
+    shutil.rmtree(folder / "denied-2")
+    (folder / "gone").write_text("")  # a file, and no folder any more
+    (folder / "new.jpg").write_bytes(picture(colour_of(77)))
+
+    def deny(path: Any) -> Any:
+        if isinstance(path, Path) and path.name == "denied":
+            raise OSError(5, "Input/output error")
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", deny)
+    table = tmp_path / "t.csv"
+    table.write_text("id,taken\ndenied/21.jpg,2020-01-01\n")  # known, though it cannot be compared
+    found = run("index", folder, "--update", bundle, "--model", colours, "--attributes", table)
+    assert (found.code, "are no files" in found.err) == (0, False), found.err
+    assert found.out == (
+        f"{bundle}: generation 2: 1 new, 0 changed, 4 gone, 21 unchanged, 8 could not be read and stay as they were, "
+        "2 linked folder, 1 not a picture, 1 unreadable\n"
+    )
+    assert [entry for entry in told(bundle) if entry[0] != "new.jpg"] == [
+        entry for entry in before if not str(entry[0]).startswith(("gone/", "denied-2/"))
+    ]
+    assert run("index", folder, "--update", bundle, "--model", colours).out == (
+        f"{bundle}: nothing changed since generation 2, 8 could not be read and stay as they were, 2 linked folder, "
+        "1 not a picture, 1 unreadable; it stays as it is\n"
+    )
+    assert verify(bundle)
+
+
+def test_an_archive_that_ends_early_keeps_what_it_had(run: Run, colours: Path, tmp_path: Path) -> None:
+    archive, other = tmp_path / "s.tar", tmp_path / "s2.tar"
+    bodies = {f"{n}.jpg": picture(colour_of(n)) for n in range(10)}
+    write_tar(archive, bodies)
+    write_tar(other, bodies)
+    assert run("index", archive, other, "--out", tmp_path / "b", "--model", colours).code == 0
+    before = told(tmp_path / "b")
+    archive.write_bytes(archive.read_bytes()[: archive.stat().st_size // 3])
+    write_tar(other, {name: body for name, body in bodies.items() if name != "9.jpg"})
+    found = update(run, tmp_path / "b", colours, archive, other)
+    assert (found["gone"], found["unchanged"] + found["kept"]) == (1, 19)
+    assert found["kept"] > 5
+    assert found["skipped"]["archive ends early"] == 1
+    assert told(tmp_path / "b") == [entry for entry in before if entry[0] != "s2/9.jpg"]
+
+
+def test_pictures_of_a_format_that_is_not_asked_for_any_more_stay(
+    run: Run, folder: Path, colours: Path, tmp_path: Path
+) -> None:
+    for n in range(3):
+        Image.new("RGB", (12, 10), colour_of(n)).save(folder / f"{n}.gif")
+    bundle = tmp_path / "b"
+    assert run("index", folder, "--out", bundle, "--model", colours, "--formats", "gif").code == 0
+    before = told(bundle)
+    found = update(run, bundle, colours, folder)
+    assert (found["gone"], found["unchanged"], found["kept"]) == (0, 21, 3)
+    (folder / "0.gif").unlink()
+    found = update(run, bundle, colours, folder)
+    assert (found["gone"], found["kept"], found["skipped"]) == (1, 2, {"unsupported format": 2})
+    assert told(bundle) == [entry for entry in before if entry[0] != "0.gif"]
+
+
+def test_a_linked_folder_hides_nothing_of_another_source(run: Run, colours: Path, tmp_path: Path) -> None:
+    """Two folders share the ids below `sub`: what the second lists is compared, and no id repeats."""
+    for name in ("p", "q/sub"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "p" / "sub").symlink_to(tmp_path / "q" / "sub")
+    for n in range(3):
+        (tmp_path / "q" / "sub" / f"{n}.jpg").write_bytes(picture(colour_of(n)))
+    sources = (tmp_path / "p", tmp_path / "q")
+    assert run("index", *sources, "--out", tmp_path / "b", "--model", colours).code == 0
+    (tmp_path / "q" / "sub" / "1.jpg").write_bytes(picture(colour_of(50)))
+    found = update(run, tmp_path / "b", colours, *sources)
+    assert (found["changed"], found["unchanged"], found["kept"]) == (1, 2, 0)
+    assert found["skipped"] == {"linked folder": 1}
 
 
 def test_attributes_are_compared_and_kept(run: Run, folder: Path, colours: Path, tmp_path: Path) -> None:
@@ -203,19 +304,14 @@ def test_ids_of_a_table_that_no_source_lists_are_told(
 
 def test_archives_are_compared_too(run: Run, folder: Path, colours: Path, tmp_path: Path) -> None:
     def write(skip: int, other: int) -> None:
-        with tarfile.open(tmp_path / "s.tar", "w") as file:
-            for n in range(10):
-                if n != skip:
-                    body = picture(colour_of(n + 90 if n == other else n))
-                    about = tarfile.TarInfo(f"{n}.jpg")
-                    about.size = len(body)
-                    file.addfile(about, io.BytesIO(body))
+        bodies = {f"{n}.jpg": picture(colour_of(n + 90 if n == other else n)) for n in range(10) if n != skip}
+        write_tar(tmp_path / "s.tar", bodies)
 
     write(-1, -1)
     assert run("index", tmp_path / "s.tar", "--out", tmp_path / "b", "--model", colours).code == 0
     write(2, 8)
     found = update(run, tmp_path / "b", colours, tmp_path / "s.tar")
-    assert found == {"generation": 2, "new": 0, "changed": 1, "gone": 1, "unchanged": 8, "skipped": {}}
+    assert found == {"generation": 2, "new": 0, "changed": 1, "gone": 1, "unchanged": 8, "kept": 0, "skipped": {}}
     assert verify(tmp_path / "b")
 
 
@@ -311,6 +407,6 @@ def test_a_run_that_dies_after_the_switch_ends_well_when_it_goes_on(
     assert (tmp_path / ".b.unfinished").is_dir()
     whole = content(server)
     found = update(run, server, colours, folder)
-    assert found == {"generation": 2, "new": 0, "changed": 0, "gone": 0, "unchanged": 22, "skipped": {}}
+    assert found == {"generation": 2, "new": 0, "changed": 0, "gone": 0, "unchanged": 22, "kept": 0, "skipped": {}}
     assert content(server) == whole
     assert not (tmp_path / ".b.unfinished").exists()

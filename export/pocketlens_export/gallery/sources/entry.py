@@ -14,6 +14,8 @@ from pocketlens.listing import Skipped
 
 REPEATED = "id repeats"
 CUT_SHORT = "archive ends early"
+LINKED = "linked folder"
+_NO_TEXT = "name is not text"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,4 +84,18 @@ def text_of(name: str) -> str | None:
 
 def no_text(name: str) -> Skipped:
     """Return that a name cannot be an id."""
-    return Skipped(name.encode(errors="replace").decode(), "name is not text", "its name is not valid UTF-8")
+    return Skipped(name.encode(errors="replace").decode(), _NO_TEXT, "its name is not valid UTF-8")
+
+
+def is_of_its_id(skipped: Skipped) -> bool:
+    """Return whether an entry that is skipped would have been the picture of its id."""
+    return skipped.reason not in (REPEATED, CUT_SHORT, _NO_TEXT)
+
+
+def hidden_below(skipped: Skipped) -> str | None:
+    """Return how the ids begin that an entry may hide, up to a "/"; None where it stands for itself alone."""
+    if skipped.reason == CUT_SHORT:
+        return f"{skipped.id.removesuffix('.tar')}/"
+    if skipped.reason == LINKED:
+        return f"{skipped.id}/"
+    return skipped.id if skipped.id.endswith("/") else None  # a folder that cannot be read

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from pocketlens.decoders import Limits
 from pocketlens.errors import FormatError
 from pocketlens.listing import Skipped, is_bundle, skip_reason
-from pocketlens_export.gallery.sources.entry import Entry, Place
+from pocketlens_export.gallery.sources.entry import LINKED, Entry, Place
 
 
 class Folder:
@@ -53,7 +54,10 @@ class Folder:
                 yield from self._below(path, prefix + name)
                 continue
             id = prefix + name
-            yield skip_reason(id, path, self._limits) or Entry(id, id, Place("file", str(path)))
+            passed = skip_reason(id, path, self._limits)
+            if passed is not None and path.is_symlink() and not path.exists():
+                passed = replace(passed, reason=LINKED, detail="the link leads nowhere")
+            yield passed or Entry(id, id, Place("file", str(path)))
 
 
 def _names(folder: Path) -> list[str]:
