@@ -19,7 +19,7 @@ from pocketlens.attributes import RECORDED, Schema, lacking
 from pocketlens.bundle import check_space, read_bundle
 from pocketlens.decoders import SERVER, with_formats
 from pocketlens.errors import BadQuery, EncoderMismatch
-from pocketlens.files import read_arrays, write_file
+from pocketlens.files import check_free, read_arrays, write_file
 from pocketlens.gallery import Counts, Gallery, open_manifest
 from pocketlens.listing import Skipped
 from pocketlens.model import Model
@@ -93,12 +93,15 @@ def update_pictures(
     """
     limits = with_formats(SERVER, request.formats)
     base = read_bundle(request.out).gallery
+    check_free(request.out.resolve(), replace=True)  # what a device added shows before all the work
     sources = open_sources(request.sources, Reading(limits, request.kept, request.image_column))
     with closing(Gallery.open(request.out / "gallery", manifest_sha256=base)) as gallery:
         _check_model(request.model, gallery)
         schema = gallery.manifest.attributes
         types, given = _attributes(request, schema)
         settings = settings_of(request, limits.formats, [source.name for source in sources], types, given, base=base)
+        if request.skipped is not None:
+            write_file(request.skipped, b"")  # and whether it can be written
         restart = request.restart or has_placed(request.unfinished, request.out)  # nothing is left of that run to do
         with open_run(request.unfinished, settings, restart=restart) as run:
             watch.shows.append(Heartbeat(run.heartbeat))

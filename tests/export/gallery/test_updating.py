@@ -364,12 +364,34 @@ def test_another_model_is_refused(run: Run, folder: Path, server: Path) -> None:
     assert (done.code, "colours: neither a model folder nor a model that ships" in done.err) == (1, True), done.err
 
 
-def test_what_a_device_added_is_not_lost(run: Run, folder: Path, server: Path, colours: Path) -> None:
+def refuses_before_listing(
+    run: Run, patch: pytest.MonkeyPatch, bundle: Path, message: str, folder: Path, colours: Path, *flags: object
+) -> None:
+    listed: list[object] = []
+    patch.setattr(updating, "write_plan", lambda *rest, **_: listed.append(rest))
+    done = run("index", folder, "--update", bundle, "--model", colours, *flags)
+    assert (done.code, message in done.err) == (1, True), done.err
+    assert not listed
+    assert not list(bundle.parent.glob(".*"))
+
+
+def test_a_report_that_cannot_be_written_is_told_at_once(
+    run: Run, folder: Path, server: Path, colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change(folder)
+    path = tmp_path / "nowhere" / "x"
+    refuses_before_listing(run, monkeypatch, server, f"{path} cannot be written", folder, colours, "--skipped", path)
+
+
+def test_what_a_device_added_is_not_lost(
+    run: Run, folder: Path, server: Path, colours: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with open_lens(server, threads=1) as lens:
         lens.add({"mine": picture((9, 9, 9))})
     change(folder)
-    done = run("index", folder, "--update", server, "--model", colours)
-    assert (done.code, "local.sqlite holds what was added on this device" in done.err) == (1, True)
+    refuses_before_listing(
+        run, monkeypatch, server, "local.sqlite holds what was added on this device", folder, colours
+    )
     assert "mine" in {entry[0] for entry in told(server)}
 
 
