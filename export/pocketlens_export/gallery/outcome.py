@@ -54,16 +54,18 @@ def tell_update(request: Request, done: Updated, *, as_json: bool) -> None:
     _warn(done.examples, counts)
     new = counts.indexed + counts.duplicates - done.changed
     values = {"generation": done.generation, "new": new, "changed": done.changed, "gone": done.gone,
-              "unchanged": done.unchanged, "kept": done.kept, "skipped": counts.skipped}  # fmt: skip
+              "unchanged": done.unchanged, "kept": done.kept, "skipped": counts.skipped, "seen": done.seen}  # fmt: skip
     reasons = f", {done.kept} could not be read and stay as they were" if done.kept else ""
     reasons += "".join(f", {count} {reason}" for reason, count in counts.skipped.items())
     if as_json:
         click.echo(json.dumps(values))
-    elif done.is_new:
-        outcomes = f"{new} new, {done.changed} changed, {done.gone} gone, {done.unchanged} unchanged{reasons}"
-        click.echo(f"{request.out}: generation {done.generation}: {outcomes}")
-    else:
-        click.echo(f"{request.out}: nothing changed since generation {done.generation}{reasons}; it stays as it is")
+        return
+    what = f"nothing changed since generation {done.generation}"
+    if done.is_new:
+        outcomes = f"{new} new, {done.changed} changed, {done.gone} gone, {done.unchanged} unchanged"
+        what = f"generation {done.generation}: {outcomes}"
+    end = "" if done.is_new else ", it stays as it is"
+    click.echo(f"{request.out}: {what}{reasons}; {done.seen} files seen{end}")
 
 
 def _summarize(done: Done, watch: Watch, took_s: float) -> None:

@@ -62,6 +62,11 @@ class Updated:
     is_new: bool
     examples: Mapping[str, Sequence[Skipped]]
 
+    @property
+    def seen(self) -> int:
+        """How many entries the sources have."""
+        return self.counts.seen + self.unchanged
+
 
 def model_of(bundle: Path) -> str:
     """Return the name of the model that a bundle's gallery was encoded by.

@@ -97,7 +97,16 @@ def test_the_next_generation_is_what_a_new_bundle_holds(
     device = Path(shutil.copytree(server, tmp_path / "device"))
     change(folder)
     found = update(run, server, colours, folder)
-    assert found == {"generation": 2, "new": 3, "changed": 2, "gone": 2, "unchanged": 17, "kept": 0, "skipped": {}}
+    assert found == {
+        "generation": 2,
+        "new": 3,
+        "changed": 2,
+        "gone": 2,
+        "unchanged": 17,
+        "kept": 0,
+        "skipped": {},
+        "seen": 22,
+    }
     assert run("index", folder, "--out", tmp_path / "new", "--model", colours).code == 0
     assert verify(server)
     assert told(server) == told(tmp_path / "new")
@@ -128,11 +137,11 @@ def test_only_what_is_new_or_changed_is_encoded(
 def test_what_did_not_change_is_left_alone(run: Run, folder: Path, server: Path, colours: Path) -> None:
     before, inode = content(server), server.stat().st_ino
     done = run("index", folder, "--update", server, "--model", colours)
-    assert done.out == f"{server}: nothing changed since generation 1; it stays as it is\n"
+    assert done.out == f"{server}: nothing changed since generation 1; 21 files seen, it stays as it is\n"
     assert (content(server), server.stat().st_ino) == (before, inode)
     change(folder)
     assert run("index", folder, "--update", server, "--model", colours).out == (
-        f"{server}: generation 2: 3 new, 2 changed, 2 gone, 17 unchanged\n"
+        f"{server}: generation 2: 3 new, 2 changed, 2 gone, 17 unchanged; 22 files seen\n"
     )
     assert update(run, server, colours, folder)["unchanged"] == 22
     assert not list(server.parent.glob(".*"))
@@ -195,14 +204,14 @@ def test_what_cannot_be_listed_stays_as_it_was(
     assert (found.code, "are no files" in found.err) == (0, False), found.err
     assert found.out == (
         f"{bundle}: generation 2: 1 new, 0 changed, 4 gone, 21 unchanged, 8 could not be read and stay as they were, "
-        "2 linked folder, 1 not a picture, 1 unreadable\n"
+        "2 linked folder, 1 not a picture, 1 unreadable; 26 files seen\n"
     )
     assert [entry for entry in told(bundle) if entry[0] != "new.jpg"] == [
         entry for entry in before if not str(entry[0]).startswith(("gone/", "denied-2/"))
     ]
     assert run("index", folder, "--update", bundle, "--model", colours).out == (
         f"{bundle}: nothing changed since generation 2, 8 could not be read and stay as they were, 2 linked folder, "
-        "1 not a picture, 1 unreadable; it stays as it is\n"
+        "1 not a picture, 1 unreadable; 26 files seen, it stays as it is\n"
     )
     assert verify(bundle)
 
@@ -311,7 +320,16 @@ def test_archives_are_compared_too(run: Run, folder: Path, colours: Path, tmp_pa
     assert run("index", tmp_path / "s.tar", "--out", tmp_path / "b", "--model", colours).code == 0
     write(2, 8)
     found = update(run, tmp_path / "b", colours, tmp_path / "s.tar")
-    assert found == {"generation": 2, "new": 0, "changed": 1, "gone": 1, "unchanged": 8, "kept": 0, "skipped": {}}
+    assert found == {
+        "generation": 2,
+        "new": 0,
+        "changed": 1,
+        "gone": 1,
+        "unchanged": 8,
+        "kept": 0,
+        "skipped": {},
+        "seen": 9,
+    }
     assert verify(tmp_path / "b")
 
 
@@ -429,6 +447,15 @@ def test_a_run_that_dies_after_the_switch_ends_well_when_it_goes_on(
     assert (tmp_path / ".b.unfinished").is_dir()
     whole = content(server)
     found = update(run, server, colours, folder)
-    assert found == {"generation": 2, "new": 0, "changed": 0, "gone": 0, "unchanged": 22, "kept": 0, "skipped": {}}
+    assert found == {
+        "generation": 2,
+        "new": 0,
+        "changed": 0,
+        "gone": 0,
+        "unchanged": 22,
+        "kept": 0,
+        "skipped": {},
+        "seen": 22,
+    }
     assert content(server) == whole
     assert not (tmp_path / ".b.unfinished").exists()
