@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from itertools import groupby
@@ -21,6 +21,7 @@ from pocketlens.errors import NotWritten
 from pocketlens.gallery_writer import GalleryWriter
 from pocketlens.index import CROSSOVER_ROWS
 from pocketlens.items import Item
+from pocketlens.listing import Skipped
 from pocketlens_export.gallery.accounting import Account
 from pocketlens_export.gallery.generation import GenerationWriter
 from pocketlens_export.gallery.shards import Shard, read_shard, shard_path
@@ -42,6 +43,7 @@ def assemble(
     work: Path,
     skipped_to: IO[str] | None,
     on_shard: Callable[[int], None] = lambda number: None,
+    on_skipped: Callable[[Sequence[Skipped]], None] = lambda entries: None,
 ) -> Account:
     """Write the gallery of all shards, and return what became of every entry.
 
@@ -53,6 +55,7 @@ def assemble(
         work: folder for what is needed meanwhile.
         skipped_to: gets a line of JSON for every entry that was skipped.
         on_shard: called with the number of shards done, of two rounds over them.
+        on_skipped: called with the entries that were skipped of each shard, before the writer is finished.
 
     Raises:
         FormatError: a shard is damaged.
@@ -65,7 +68,9 @@ def assemble(
         with closing(sqlite3.connect(path)) as rows:
             rows.executescript(_SCHEMA)
             for number in range(count):
-                _add(read_shard(shard_path(shards, number)), writer, rows, account, skipped_to)
+                shard = read_shard(shard_path(shards, number))
+                _add(shard, writer, rows, account, skipped_to)
+                on_skipped(shard.skipped)
                 on_shard(number + 1)
             if account.rows:
                 items = _items(shards, count, rows, lambda number: on_shard(count + number))

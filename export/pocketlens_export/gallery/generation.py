@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
@@ -18,10 +19,12 @@ from pocketlens.files import new_folder, sha256_of, share_file
 from pocketlens.gallery import FORMAT, MANIFEST, VERSION, Counts, Gallery
 from pocketlens.gallery_writer import versions
 from pocketlens.items import Item
+from pocketlens.listing import Skipped
 from pocketlens.manifest import write_manifest
 from pocketlens.model import FileRecord
 from pocketlens.segment_files import SegmentRecord, segment_file_names, segment_folder
 from pocketlens.segment_writer import SegmentWriter, write_gone
+from pocketlens_export.gallery.sources.entry import is_of_its_id
 
 _BLOCK = 500  # items
 
@@ -50,6 +53,8 @@ class GenerationWriter:
         self._number = len(gallery.manifest.segments)
         self._segment = segment_folder(folder, self._number)
         self._writer: SegmentWriter | None = None
+        self._unread = np.zeros(gallery.columns.count, dtype=bool)
+        self._stayed: Counter[str] = Counter()
         self.rows = self.changed = self._items = 0
         self.generation = gallery.manifest.generation + 1
 
@@ -74,12 +79,23 @@ class GenerationWriter:
         self._writer.add(vectors, codes)
         self.rows += len(vectors)
 
+    def skip(self, entries: Sequence[Skipped]) -> None:
+        """Take note of entries that were skipped: where an item has the id of one, it stays, and counts for both."""
+        own = [entry for entry in entries if is_of_its_id(entry)]
+        numbers = self._gallery.items.numbers_of(entry.id for entry in own)
+        for entry in own:
+            number = numbers.get(entry.id)
+            if number is not None and self._left[number] and not self._unread[number]:
+                self._unread[number] = True
+                self._stayed[entry.reason] += 1
+
     def finish(self, items: Iterable[Item], *, counts: Counts, probes: Float32s | None = None) -> None:
         """Write everything else.
 
         Args:
             items: of new and changed pictures, in any order, with their rows among those that were added.
-            counts: what became of what was looked at for this generation; of them, what was skipped is kept.
+            counts: what became of what was looked at for this generation; of them, what was skipped is kept, but for
+                entries whose items stay.
             probes: float32 (n, dim) text-like queries that the number of probes is tuned on, when there are partitions.
 
         Raises:
@@ -98,7 +114,8 @@ class GenerationWriter:
             write_gone(self._segment, gone)
         for name in self._gallery.manifest.files:
             share_file(self._old / name, self._folder / name)
-        self._write_manifest(SegmentRecord(self.generation, len(gone), spec), counts.skipped)
+        skipped = Counter(counts.skipped) - self._stayed
+        self._write_manifest(SegmentRecord(self.generation, len(gone), spec), dict(skipped))
 
     def _replacing(self, items: Iterable[Item]) -> Iterator[Item]:
         """Yield items, and take those of the same ids away."""

@@ -140,7 +140,7 @@ def _write_generation(
     ):
         account = assemble(
             run.shards, plan.shards, writer, probes=lambda: _probes(request.out), work=run.path,
-            skipped_to=skipped_to, on_shard=watch.reach,
+            skipped_to=skipped_to, on_shard=watch.reach, on_skipped=writer.skip,
         )  # fmt: skip
         if not account.rows and not len(gone):
             raise _Nothing

@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from pocketlens.errors import FormatError
+from pocketlens.gallery import Counts, open_manifest
 from pocketlens.inspect import verify
 from pocketlens.lens import open_lens
 from pocketlens_export.gallery import run_folder, updating
@@ -261,6 +262,36 @@ def test_a_linked_folder_hides_nothing_of_another_source(run: Run, colours: Path
     found = update(run, tmp_path / "b", colours, *sources)
     assert (found["changed"], found["unchanged"], found["kept"]) == (1, 2, 0)
     assert found["skipped"] == {"linked folder": 1}
+
+
+def counts(bundle: Path) -> Counts:
+    return open_manifest(bundle / "gallery").counts
+
+
+def test_every_entry_is_counted_once(run: Run, folder: Path, server: Path, colours: Path) -> None:
+    """A damaged file whose picture stays is that picture; a new one that is damaged is skipped."""
+    assert counts(server) == Counts(21, 20, 1, {})
+    (folder / "02.jpg").write_bytes(picture(colour_of(2))[:200])
+    (folder / "new.jpg").write_bytes(picture(colour_of(70)))
+    found = update(run, server, colours, folder)
+    assert found["skipped"] == {"truncated": 1}
+    assert counts(server) == Counts(22, 21, 1, {})
+    (folder / "broken.jpg").write_bytes(picture((1, 1, 1))[:200])
+    (folder / "01.jpg").unlink()
+    found = update(run, server, colours, folder)
+    assert (found["seen"], found["skipped"]) == (len(list(folder.iterdir())), {"truncated": 2})
+    assert counts(server) == Counts(found["seen"], 20, 1, {"truncated": 1})
+    assert verify(server)
+
+
+def test_ids_that_repeat_are_counted_beside_their_items(run: Run, folder: Path, colours: Path, tmp_path: Path) -> None:
+    paths = tmp_path / "l.txt"
+    paths.write_text("p/00.jpg\np/01.jpg\n")
+    assert run("index", paths, "--out", tmp_path / "b", "--model", colours).code == 0
+    (folder / "01.jpg").write_bytes(b"\xff\xd8\xff broken")
+    paths.write_text("p/00.jpg\np/01.jpg\np/00.jpg\np/01.jpg\np/02.jpg\n")
+    assert update(run, tmp_path / "b", colours, paths)["seen"] == 5
+    assert counts(tmp_path / "b") == Counts(5, 3, 0, {"id repeats": 2})
 
 
 def test_attributes_are_compared_and_kept(run: Run, folder: Path, colours: Path, tmp_path: Path) -> None:
