@@ -197,9 +197,10 @@ def _update(request: Request, table: Path | None, max_skipped: float | None, *, 
     from pocketlens_export.gallery.outcome import check_lost, tell_left_out, tell_update
     from pocketlens_export.gallery.updating import update_pictures
 
+    began = time.monotonic()
     with _watching(request, as_json=as_json) as watch:
         done = update_pictures(request, watch, on_strange=lambda id, count: tell_left_out(table, id, count))
-    tell_update(request, done, as_json=as_json)
+    tell_update(request, done, watch, time.monotonic() - began, as_json=as_json)
     check_lost(request, done.counts, max_skipped)
 
 

@@ -31,16 +31,10 @@ def tell(request: Request, done: Done, watch: Watch, took_s: float, *, as_json: 
     _warn(done.examples, counts)
     if not any(source.manifest.can_read for source in (request.query_model, request.model)):
         click.echo(f"{request.out} will refuse texts: its model has no text tower, or no tokenizer for it", err=True)
+    _sum_up(done, watch, took_s, as_json=as_json)
     if as_json:
-        seconds = {name: round(value, 1) for name, value in watch.seconds.items()}
-        busy = {name: round(value, 3) for name, value in done.busy.items()}
-        click.echo(
-            json.dumps({"event": "summary", "resumed": done.resumed, "seconds": seconds, "busy": busy}), err=True
-        )
         click.echo(json.dumps(dataclasses.asdict(counts)))
         return
-    if took_s > _LONG_S:
-        _summarize(done, watch, took_s)
     reasons = "".join(f", {count} {reason}" for reason, count in counts.skipped.items())
     click.echo(
         f"{request.out}: {counts.indexed} pictures indexed, {counts.duplicates} duplicates{reasons}; "
@@ -48,7 +42,7 @@ def tell(request: Request, done: Done, watch: Watch, took_s: float, *, as_json: 
     )
 
 
-def tell_update(request: Request, done: Updated, *, as_json: bool) -> None:
+def tell_update(request: Request, done: Updated, watch: Watch, took_s: float, *, as_json: bool) -> None:
     """Say what a run made of a bundle's next generation."""
     counts = done.counts
     _warn(done.examples, counts)
@@ -57,6 +51,7 @@ def tell_update(request: Request, done: Updated, *, as_json: bool) -> None:
               "unchanged": done.unchanged, "kept": done.kept, "skipped": counts.skipped, "seen": done.seen}  # fmt: skip
     reasons = f", {done.kept} could not be read and stay as they were" if done.kept else ""
     reasons += "".join(f", {count} {reason}" for reason, count in counts.skipped.items())
+    _sum_up(done, watch, took_s, as_json=as_json)
     if as_json:
         click.echo(json.dumps(values))
         return
@@ -68,7 +63,19 @@ def tell_update(request: Request, done: Updated, *, as_json: bool) -> None:
     click.echo(f"{request.out}: {what}{reasons}; {done.seen} files seen{end}")
 
 
-def _summarize(done: Done, watch: Watch, took_s: float) -> None:
+def _sum_up(done: Done | Updated, watch: Watch, took_s: float, *, as_json: bool) -> None:
+    """Say how long the stages of a run took: for machines always, for people after a long one."""
+    if as_json:
+        seconds = {name: round(value, 1) for name, value in watch.seconds.items()}
+        busy = {name: round(value, 3) for name, value in done.busy.items()}
+        click.echo(
+            json.dumps({"event": "summary", "resumed": done.resumed, "seconds": seconds, "busy": busy}), err=True
+        )
+    elif took_s > _LONG_S:
+        _summarize(done, watch, took_s)
+
+
+def _summarize(done: Done | Updated, watch: Watch, took_s: float) -> None:
     """Say how long a run took, and which stage it waited for."""
     stages = ", ".join(f"{name} {duration(seconds)}" for name, seconds in watch.seconds.items())
     fresh = done.counts.seen - done.resumed

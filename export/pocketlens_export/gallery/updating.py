@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, nullcontext, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,8 @@ class Updated:
         generation: that the bundle holds now.
         is_new: whether there was anything to change.
         examples: the first skipped entries of each reason.
+        resumed: entries that an earlier run had done.
+        busy: what share of the time each stage was busy.
     """
 
     counts: Counts
@@ -61,6 +63,8 @@ class Updated:
     generation: int
     is_new: bool
     examples: Mapping[str, Sequence[Skipped]]
+    resumed: int = 0
+    busy: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def seen(self) -> int:
@@ -120,10 +124,10 @@ def update_pictures(
             with closing(Plan(run.plan)) as plan:
                 _check_schema(plan.schema, schema)
                 _check_strange(plan, given, gallery, seen, on_strange)
-                make_shards(request, work_of(request, settings, run, limits), plan, run, watch)
+                resumed, busy = make_shards(request, work_of(request, settings, run, limits), plan, run, watch)
                 updated = _write_generation(request, plan, run, gallery, seen, watch)
             watch.end()
-    return updated
+    return replace(updated, resumed=resumed, busy=busy)
 
 
 def _write_generation(

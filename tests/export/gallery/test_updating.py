@@ -19,7 +19,7 @@ from pocketlens.errors import FormatError
 from pocketlens.gallery import Counts, open_manifest
 from pocketlens.inspect import verify
 from pocketlens.lens import open_lens
-from pocketlens_export.gallery import run_folder, updating
+from pocketlens_export.gallery import outcome, run_folder, updating
 from pocketlens_export.gallery.indexing import make_shards
 from tests.command import Result, Run
 from tests.export.gallery.made import picture
@@ -146,6 +146,19 @@ def test_what_did_not_change_is_left_alone(run: Run, folder: Path, server: Path,
     )
     assert update(run, server, colours, folder)["unchanged"] == 22
     assert not list(server.parent.glob(".*"))
+
+
+def test_a_run_says_how_long_its_stages_took(
+    run: Run, folder: Path, server: Path, colours: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change(folder)
+    done = run("index", folder, "--update", server, "--model", colours, "--json")
+    last = json.loads(done.err.splitlines()[-1])
+    assert (last["event"], last["resumed"]) == ("summary", 0)
+    assert last["seconds"].keys() == {"listing", "encoding", "assembling"}
+    monkeypatch.setattr(outcome, "_LONG_S", 0)
+    done = run("index", folder, "--update", server, "--model", colours)
+    assert "took" in done.err and "listing" in done.err
 
 
 def test_pictures_may_only_go(run: Run, folder: Path, server: Path, colours: Path) -> None:
