@@ -64,11 +64,12 @@ def test_a_folder_is_listed_in_the_order_of_its_paths(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
         (tmp_path / name).write_bytes(b"x")
     (tmp_path / "linked").symlink_to(tmp_path / "a")
+    (tmp_path / "lost").symlink_to(tmp_path / "nowhere")
     expected = [path.relative_to(tmp_path).as_posix() for path in list_files(tmp_path)]
     entries = listed(tmp_path)
     assert [entry.id for entry in entries] == expected
     assert dict(told(entries))["n.txt"] == "not a picture"
-    assert dict(told(entries))["linked"] == "linked folder"
+    assert dict(told(entries))["linked"] == dict(told(entries))["lost"] == "linked folder"
 
 
 @given(st.lists(st.lists(st.sampled_from(["a", "a!", "a-", "a0", "b", "a.b"]), min_size=1, max_size=3), max_size=12))
