@@ -42,17 +42,23 @@ class Account:
         return Counts(seen, self.rows, duplicates=self.items - self.rows, skipped=dict(sorted(self.skipped.items())))
 
 
-def lost_of(counts: Counts) -> tuple[int, int]:
+def lost_of(counts: Counts, *, unchanged: int = 0) -> tuple[int, int]:
     """Return how many pictures were skipped, and of how many; files that are none by their names count for neither."""
     lost = sum(count for reason, count in counts.skipped.items() if reason not in _NO_PICTURES)
-    return lost, counts.indexed + counts.duplicates + lost
+    return lost, counts.indexed + counts.duplicates + lost + unchanged
 
 
-def too_many_lost(counts: Counts, most: float | None) -> bool:
-    """Tell whether more pictures were skipped than the share `most`; None is 1 %, and never fewer than 21 pictures."""
-    lost, of = lost_of(counts)
+def too_many_lost(counts: Counts, most: float | None, *, unchanged: int = 0) -> bool:
+    """Tell whether more pictures were skipped than a share of all.
+
+    Args:
+        counts: what became of what was looked at.
+        most: the share; None is 1 %, of 20 skipped pictures or fewer half.
+        unchanged: pictures that were not looked at, because they are there already.
+    """
+    lost, of = lost_of(counts, unchanged=unchanged)
     if most is None:
-        return lost > FEW and lost > MOST_LOST * of
+        return lost > MOST_LOST * of and (lost > FEW or 2 * lost > of)
     return lost > most * of
 
 

@@ -76,7 +76,7 @@ _PATH = click.Path(path_type=Path)
     "--max-skipped",
     type=click.FloatRange(0, 100),
     metavar="PERCENT",
-    help="Exit with 1 when more pictures were skipped; by default 1, and never for 20 or fewer.",
+    help="Exit with 1 when more pictures were skipped; by default 1, of 20 or fewer 50.",
 )
 @click.option("--skipped", type=_PATH, metavar="FILE", help="Write what was skipped, and why: a line of JSON each.")
 @click.option("--json", "as_json", is_flag=True, help="Print the counts as JSON; progress as lines of JSON on stderr.")
@@ -201,7 +201,7 @@ def _update(request: Request, table: Path | None, max_skipped: float | None, *, 
     with _watching(request, as_json=as_json) as watch:
         done = update_pictures(request, watch, on_strange=lambda id, count: tell_left_out(table, id, count))
     tell_update(request, done, watch, time.monotonic() - began, as_json=as_json)
-    check_lost(request, done.counts, max_skipped)
+    check_lost(request, done.counts, max_skipped, unchanged=done.unchanged)
 
 
 @contextmanager

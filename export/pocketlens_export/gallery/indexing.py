@@ -104,19 +104,30 @@ def work_of(request: Request, settings: Settings, run: RunFolder, limits: Limits
 
 
 def make_shards(request: Request, work: Work, plan: Plan, run: RunFolder, watch: Watch) -> tuple[int, dict[str, float]]:
-    """Make the shards that are missing; return how many entries were done already, and how busy stages were."""
+    """Make the shards that are missing; return how many entries were done already, and how busy stages were.
+
+    Raises:
+        FormatError: a source is no longer what was listed.
+    """
     missing = run.missing(plan)
     resumed = plan.total - sum(map(plan.count_of, missing))
     watch.begin("encoding", done=resumed, total=plan.total)
     if not missing:
         return resumed, {}
+    plan.check_listed()
     if request.engine == "ray":
         from pocketlens_export.gallery.ray_engine import make_on_ray
 
         busy, started_s = make_on_ray(work, missing, watch.step, address=request.address, workers=request.workers)
         watch.took("starting Ray", started_s)
-        return resumed, busy
-    return resumed, make_here(work, missing, watch.step)
+    else:
+        busy = make_here(work, missing, watch.step)
+    try:
+        plan.check_listed()
+    except FormatError:  # it changed while shards were made: nobody knows of what
+        run.forget(missing)
+        raise
+    return resumed, busy
 
 
 def _write_bundle(

@@ -87,15 +87,15 @@ def _summarize(done: Done | Updated, watch: Watch, took_s: float) -> None:
         click.echo(f"  {done.resumed:,} files had been done by an earlier run", err=True)
 
 
-def check_lost(request: Request, counts: Counts, max_skipped: float | None) -> None:
+def check_lost(request: Request, counts: Counts, max_skipped: float | None, *, unchanged: int = 0) -> None:
     """Exit with 1 if more than `max_skipped` per cent of the pictures were skipped."""
     share = None if max_skipped is None else max_skipped / 100
-    if too_many_lost(counts, share):
-        _fail(request, counts, max_skipped)
+    if too_many_lost(counts, share, unchanged=unchanged):
+        _fail(request, counts, max_skipped, unchanged)
 
 
-def _fail(request: Request, counts: Counts, max_skipped: float | None) -> None:
-    lost, of = lost_of(counts)
+def _fail(request: Request, counts: Counts, max_skipped: float | None, unchanged: int) -> None:
+    lost, of = lost_of(counts, unchanged=unchanged)
     most = 1.0 if max_skipped is None else max_skipped
     click.echo(
         f"pocketlens: {lost:,} of {of:,} pictures ({lost / max(of, 1):.1%}) were skipped, expected at most {most:g} % "

@@ -97,13 +97,13 @@ class Pipeline:
             FormatError: the encoder cannot be run.
             BadQuery: it gives NaN for a picture.
         """
-        following = iter(numbers)
+        following = deque(numbers)
         pool = ThreadPoolExecutor(max_workers=1)
         try:
             while True:
                 self._fill(following)
                 yield from self._written()
-                if not self._open:
+                if not self._open and not following:
                     return
                 if self._decoders.outstanding:
                     for (batch, place), outcome in self._decoders.wait(_PATIENCE_S):
@@ -112,13 +112,12 @@ class Pipeline:
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _fill(self, following: Iterator[int]) -> None:
+    def _fill(self, following: deque[int]) -> None:
         while self._decoders.has_room:
             if not self._todo:
-                number = next(following, None) if len(self._open) < _OPEN_SHARDS else None
-                if number is None:
+                if not following or len(self._open) == _OPEN_SHARDS:
                     return
-                self._begin(number)
+                self._begin(following.popleft())
                 continue
             batch, place = self._todo.popleft()
             entry = batch.shard.entries[place]

@@ -9,13 +9,15 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from pocketlens.additions import MAX_ID
 from pocketlens.attributes import RECORDED, Schema, canonical, check_schema, infer_schema
-from pocketlens.errors import NotWritten
+from pocketlens.errors import FormatError, NotWritten
 from pocketlens.listing import Skipped
 from pocketlens_export.gallery.sources.entry import REPEATED, Entry, Place, Source
 
@@ -56,6 +58,7 @@ class Plan:
         self.schema: Schema = json.loads(about["schema"])
         self.strange: tuple[str, int] = tuple(json.loads(about["strange"]))
         self.matched: int = json.loads(about["matched"])
+        self._listed: dict[str, list[int]] = json.loads(about["listed"])
 
     @property
     def shards(self) -> int:
@@ -67,6 +70,17 @@ class Plan:
         span = (number * self.shard, (number + 1) * self.shard)
         rows = self._connection.execute("SELECT * FROM entries WHERE number >= ? AND number < ? ORDER BY number", span)
         return [self._read(row) for row in rows]
+
+    def check_listed(self) -> None:
+        """Raise `FormatError` where a tar, a Parquet file or a list is not as it was: entries are found by place there.
+
+        Size and time of the last change tell.
+        """
+        for path, before in self._listed.items():
+            if _state(path) != before:
+                raise FormatError(
+                    f"{path} changed since it was listed; put it back as it was to go on, or --restart to begin anew"
+                )
 
     def count_of(self, number: int) -> int:
         """Return how many entries a shard has."""
@@ -128,7 +142,9 @@ def write_plan(
         with closing(sqlite3.connect(unfinished)) as connection:
             connection.execute("ATTACH ? AS seen", (str(ids),))
             connection.executescript(_SPEED + _SCHEMA + _IDS)
+            listed = {source.name: state for source in sources if (state := _state(source.name)) is not None}
             with connection:
+                connection.execute("INSERT INTO about VALUES ('listed', ?)", (json.dumps(listed),))
                 _fill(connection, sources, given, types, on_listed)
                 connection.execute("INSERT INTO about VALUES ('shard', ?)", (json.dumps(shard),))
     except sqlite3.OperationalError as error:
@@ -171,6 +187,15 @@ def _fill(
     on_listed(total)
 
 
+def _state(path: str) -> list[int] | None:
+    """Return size and time of the last change of a file; None for a folder, and for what is not there."""
+    try:
+        found = Path(path).stat()
+    except OSError:
+        return None
+    return [found.st_size, found.st_mtime_ns] if stat.S_ISREG(found.st_mode) else None
+
+
 def _schema_of(values: Iterable[Mapping[str, Any]]) -> Schema:
     return {name: RECORDED.get(name, kind) for name, kind in infer_schema(values).items()}
 
@@ -182,6 +207,9 @@ def _insert(
     types: Mapping[str, str],
     given: Mapping[str, Any],
 ) -> None:
+    if not isinstance(entry, Skipped) and (len(entry.id) > MAX_ID or "\0" in entry.id):
+        detail = f"expected at most {MAX_ID:,} characters, none of them NUL"
+        entry = Skipped(f"{entry.id[:60]!r}", "id cannot be one", detail)
     if not isinstance(entry, Skipped):
         taken = connection.execute("INSERT OR IGNORE INTO seen.ids VALUES (?)", (entry.id,)).rowcount == 0
         if taken:

@@ -7,7 +7,7 @@ or when the run ends before there is a shard.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -107,6 +107,11 @@ class RunFolder:
     def note(self, sha256: str) -> None:
         """Write down the hash of the bundle.json that will stand in its place next."""
         write_file(self.path / _BUNDLE, sha256.encode())
+
+    def forget(self, numbers: Iterable[int]) -> None:
+        """Remove shards, which will be made again."""
+        for number in numbers:
+            shard_path(self.shards, number).unlink(missing_ok=True)
 
     def missing(self, plan: Plan) -> list[int]:
         """Return the numbers of the shards that are not there yet."""

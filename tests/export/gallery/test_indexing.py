@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import resource
 import shutil
 import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -139,7 +140,8 @@ def test_too_many_skipped_pictures_are_exit_code_1(run: Run, folder: Path, colou
 
 @pytest.mark.parametrize(
     ("lost", "indexed", "most", "expected"),
-    [(20, 0, None, False), (21, 2_079, None, False), (21, 2_078, None, True), (1, 99, 0.01, False), (1, 98, 0.01, True),
+    [(20, 0, None, True), (10, 10, None, False),
+     (11, 10, None, True), (21, 2_079, None, False), (21, 2_078, None, True), (1, 99, 0.01, False), (1, 98, 0.01, True),
      (1, 10**6, 0.0, True), (0, 1, 0.0, False)],
 )  # fmt: skip
 def test_the_threshold_is_a_share_of_the_pictures(lost: int, indexed: int, most: float | None, expected: bool) -> None:
@@ -191,6 +193,65 @@ def test_a_stopped_run_says_so_and_goes_on(
     assert json.loads(result.err.splitlines()[-1])["resumed"] == 16
     assert same_files(tmp_path / "whole", tmp_path / "b")
     assert not unfinished.exists()
+
+
+def parquet_of(path: Path, numbers: Sequence[int]) -> None:
+    rows = {"id": [f"{n}.jpg" for n in numbers], "image": [picture((n * 7 % 256, n, 9)) for n in numbers]}
+    parquet.write_table(pa.table(rows), path)
+
+
+def tar_of(path: Path, numbers: Sequence[int]) -> None:
+    with tarfile.open(path, "w") as file:
+        for n in numbers:
+            body = picture((n * 7 % 256, n, 9))
+            about = tarfile.TarInfo(f"{n}.jpg")
+            about.size = len(body)
+            file.addfile(about, io.BytesIO(body))
+
+
+@pytest.mark.parametrize(("name", "write"), [("a.parquet", parquet_of), ("a.tar", tar_of)])
+def test_a_container_that_changed_while_a_run_was_stopped_is_refused(
+    run: Run, colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, write: Any
+) -> None:
+    write(tmp_path / name, range(40))
+    kept, command = (tmp_path / name).read_bytes(), ("index", tmp_path / name, "--model", colours, "--shard", 8)
+    before = (tmp_path / name).stat()
+    assert run(*command, "--out", tmp_path / "whole").code == 0
+    with monkeypatch.context() as patched:
+        stop_after(patched, 2, KeyboardInterrupt())
+        run(*command, "--out", tmp_path / "b")
+    write(tmp_path / name, range(39, -1, -1))  # entries by place are others now
+    done = run(*command, "--out", tmp_path / "b")
+    assert done.code == 1 and f"{name} changed since it was listed; put it back" in done.err, done.err
+    (tmp_path / name).write_bytes(kept)
+    os.utime(tmp_path / name, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert run(*command, "--out", tmp_path / "b").code == 0
+    assert same_files(tmp_path / "whole", tmp_path / "b")
+
+
+@pytest.mark.parametrize("suffix", ["tar", "parquet", "txt"])
+def test_a_source_whose_name_is_no_text_is_refused(run: Run, colours: Path, tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"bad\udcff.{suffix}"
+    path.write_bytes(b"")
+    done = run("index", path, "--model", colours, "--out", tmp_path / "b")
+    assert done.code == 1 and "has a name that is not UTF-8" in done.err, done.err
+
+
+def test_a_container_that_changes_while_shards_are_made_is_refused(
+    run: Run, colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tar_of(tmp_path / "a.tar", range(40))
+
+    def write(path: Path, content: bytes) -> None:
+        os.utime(tmp_path / "a.tar", ns=(1, 1))
+        write_file(path, content)
+
+    monkeypatch.setattr(shards, "write_file", write)
+    done = run("index", tmp_path / "a.tar", "--model", colours, "--out", tmp_path / "b")
+    assert done.code == 1 and "a.tar changed since it was listed" in done.err, done.err
+    assert not list(tmp_path.glob(".b.unfinished/shards/*.npz"))
+    monkeypatch.undo()
+    assert run("index", tmp_path / "a.tar", "--model", colours, "--out", tmp_path / "b", "--restart").code == 0
 
 
 @pytest.mark.parametrize("what", ["model", "sources", "formats", "attributes"])

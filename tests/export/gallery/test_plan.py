@@ -51,6 +51,12 @@ def test_an_id_that_repeats_is_an_entry_that_is_skipped(tmp_path: Path) -> None:
     assert found == [("a", None), ("a", "why"), ("b", None), ("a", "id repeats"), ("c", None)]
 
 
+def test_an_id_that_no_command_could_name_again_is_skipped(tmp_path: Path) -> None:
+    with closing(plan_of(tmp_path, Listed(entry("a" * 1_025), entry("a\0b"), entry("a" * 1_024)))) as plan:
+        found = plan.entries(0)
+    assert [isinstance(each, Skipped) and each.reason for each in found] == ["id cannot be one"] * 2 + [False]
+
+
 def test_types_follow_from_all_values(tmp_path: Path) -> None:
     source = Listed(entry("a", n=1, day=date(2020, 5, 1), tag=["b", "a"]), entry("b", n=0.5, m="x"), entry("c", n=None))
     options: dict[str, Any] = {"given": {"b": {"year": 7}, "z": {"year": 8}}, "types": {"year": "integer", "m": "text"}}

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from pocketlens.decoders import Limits
 from pocketlens.errors import FormatError
+from pocketlens.show import printable
 from pocketlens_export.gallery.sources.columns_kept import Kept
-from pocketlens_export.gallery.sources.entry import Source
+from pocketlens_export.gallery.sources.entry import Source, text_of
 from pocketlens_export.gallery.sources.folder import Folder
 from pocketlens_export.gallery.sources.parquet import Parquet
 from pocketlens_export.gallery.sources.path_list import PathList
@@ -104,6 +105,8 @@ def _open(path: Path, reading: Reading) -> Source:
         return Folder(path, reading.limits)
     if not path.exists():
         raise FormatError(f"{path} is not a folder; expected {_KINDS}: nothing is there")
+    if text_of(path.name) is None:
+        raise FormatError(f"{printable(str(path))} has a name that is not UTF-8, and ids of pictures come from it")
     suffix = path.suffix.lower()
     if suffix == ".tar":
         return Tar(path, reading.limits, reading.kept)
