@@ -15,6 +15,7 @@ from pocketlens_export.distill.same import Others
 from pocketlens_export.split import Split
 
 HELD_OUT = 1_024  # validation pictures that the held-out loss is taken over, at most
+_BLOCK = 16  # channels that a vector kernel takes together, at most
 
 
 class Student(nn.Module):
@@ -29,13 +30,34 @@ class Student(nn.Module):
     def __init__(self, visual: nn.Module, preprocessing: Preprocessing) -> None:
         super().__init__()
         self.visual = visual.to(memory_format=torch.channels_last)
+        self._as_planes = _keep_planes(visual)
         for name, levels in (("mean", preprocessing.mean), ("std", preprocessing.std)):
             self.register_buffer(name, torch.tensor(levels).view(1, 3, 1, 1) * 255, persistent=False)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Return unit embeddings."""
         x = (pixels.permute(0, 3, 1, 2).float() - self.mean) / self.std  # (n, s, s, 3) -> (n, 3, s, s)
+        x = x.contiguous() if self._as_planes else x
         return functional.normalize(self.visual(x).float(), dim=-1)
+
+
+def _keep_planes(visual: nn.Module) -> bool:
+    """Lay out weights of strided 1x1 convolutions of few channels as planes, in place; return whether there are any.
+
+    FastViT and MobileOne begin with one. torch 2.15 writes past the end of its buffers when it computes the gradient of
+    such weights on a CPU with channels last, be it the weights that lie so or the pixels.
+    """
+    fragile = [
+        module
+        for module in visual.modules()
+        if isinstance(module, nn.Conv2d)
+        and module.kernel_size == (1, 1)
+        and max(module.stride) > 1
+        and module.in_channels < _BLOCK
+    ]
+    for module in fragile:
+        module.weight.data = module.weight.data.clone(memory_format=torch.contiguous_format)
+    return bool(fragile)
 
 
 class Learning:
