@@ -14,7 +14,7 @@ import hashlib
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -78,14 +78,14 @@ class Study:
     threads: int
 
 
-def tower_config(dim: int) -> dict[str, Any]:
-    """Return an open_clip config of the light tower with a head of so many dimensions."""
+def tower_config(dim: int, *, trunk: str = "mobilenetv4_conv_small") -> dict[str, Any]:
+    """Return an open_clip config of a light tower, by timm's name of its trunk, with a head of so many dimensions."""
     return {
         "model_cfg": {
             "embed_dim": dim,
             "vision_cfg": {
                 "image_size": SIDE,
-                "timm_model_name": "mobilenetv4_conv_small",
+                "timm_model_name": trunk,
                 "timm_model_pretrained": False,
                 "timm_pool": "avg",
                 "timm_proj": "",
@@ -229,17 +229,19 @@ def _composed(study: Study, request: Request, progress: Progress) -> tuple[Compo
     )  # fmt: skip
 
 
+def as_shown(arguments: Sequence[str], places: Mapping[str, str]) -> str:
+    """Return a command as one line, in which places on this machine have other names."""
+    line = " ".join(arguments)
+    for place, name in places.items():
+        line = line.replace(place, name)
+    return line
+
+
 def describe(study: Study, pictures_sha256: str, found: Comparison) -> dict[str, Any]:
     """Return the JSON result: what was measured, and how the models were made; no absolute paths."""
     places = {str(study.work): "WORK", study.heavy: Path(study.heavy).name if "/" in study.heavy else study.heavy}
     places |= {} if study.float_heavy is None else {study.float_heavy: "HEAVY-FLOAT"}
-
-    def shown(argument: str) -> str:
-        for place, name in places.items():
-            argument = argument.replace(place, name)
-        return argument
-
-    made = {name: " ".join(map(shown, arguments)) for name, arguments in commands(study).items()}
+    made = {name: as_shown(arguments, places) for name, arguments in commands(study).items()}
     quality = {
         entrant.label: figures
         for entrant in found.request.entrants

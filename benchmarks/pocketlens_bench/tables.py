@@ -16,7 +16,7 @@ from typing import Any
 import click
 
 from pocketlens.errors import PocketlensError
-from pocketlens_bench import asymmetric_plot, asymmetric_tables, composed_tables, method_docs
+from pocketlens_bench import asymmetric_plot, asymmetric_tables, backbones_tables, composed_tables, method_docs
 from pocketlens_bench.evaluate_plots import draw
 from pocketlens_bench.markdown import cell, markdown_table
 from pocketlens_bench.measure import RESULTS, ROOT, Row, read_report
@@ -52,6 +52,11 @@ _PLOTS = {
     name: f"plots/{name}.svg"
     for name in ("quantization", "codes", "index", "index_million", "partitions", "calibration")
 }
+_DRAWN = {
+    composed_tables.NAME: draw,
+    asymmetric_tables.NAME: asymmetric_plot.draw,
+    backbones_tables.NAME: asymmetric_plot.draw,
+}
 
 
 @click.command()
@@ -72,7 +77,7 @@ def main(check: bool, root: Path) -> None:
         click.echo(path.relative_to(root).as_posix())
     if not check:
         write_plots(results, root / "docs")
-        for name, drawn in ((composed_tables.NAME, draw), (asymmetric_tables.NAME, asymmetric_plot.draw)):
+        for name, drawn in _DRAWN.items():
             found = read_other(root, name)
             if found:
                 (root / "docs" / "plots" / f"{name}.svg").write_bytes(drawn(found))
@@ -97,18 +102,23 @@ def expected_files(root: Path, results: Results) -> dict[Path, str]:
         PocketlensError: a file that holds a generated part lacks the markers.
     """
     readme, architecture, methods = root / "README.md", root / "ARCHITECTURE.md", root / "docs" / "composition.md"
-    composed, asymmetric = read_other(root, composed_tables.NAME), read_other(root, asymmetric_tables.NAME)
+    composed = read_other(root, composed_tables.NAME)
+    guides = {tables: read_other(root, tables.NAME) for tables in (asymmetric_tables, backbones_tables)}
     text = between(_read(readme), "measured", readme_table(results), readme.name)
     imports = results.get("imports", {}).get("tables", {}).get("Runtime dependencies", [])
-    guides = [root / "docs" / "asymmetric.md"] if asymmetric else []
+    guide = root / "docs" / "asymmetric.md"
+    text_of_guide = _read(guide)
+    for tables, report in guides.items():
+        if report:
+            text_of_guide = between(text_of_guide, tables.MARKER, tables.guide(report), f"docs/{guide.name}")
     return {
-        **{path: _with_maps_and_losses(path, asymmetric) for path in guides},
+        **({guide: text_of_guide} if any(guides.values()) else {}),
         readme: between(text, "composed", composed_table(composed), readme.name),
         architecture: between(_read(architecture), "imports", markdown_table(imports), architecture.name),
         methods: between(_read(methods), method_docs.MARKER, method_docs.methods_text(), "docs/composition.md"),
         root / _MEASUREMENTS: measurements(results)
         + composed_section(composed)
-        + asymmetric_tables.section(asymmetric),
+        + "".join(tables.section(report) for tables, report in guides.items()),
     }
 
 
@@ -176,10 +186,6 @@ def composed_section(report: dict[str, Any]) -> str:
     parts += ["".join(f"- {note}\n" for note in (*report["notes"], *skipped))]
     parts += [f"![Composed queries](plots/{composed_tables.NAME}.svg)\n"]
     return "\n" + "\n".join(parts)
-
-
-def _with_maps_and_losses(path: Path, report: dict[str, Any]) -> str:
-    return between(_read(path), asymmetric_tables.MARKER, asymmetric_tables.guide(report), f"docs/{path.name}")
 
 
 def _section(name: str, result: dict[str, Any]) -> str:
