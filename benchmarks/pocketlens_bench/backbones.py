@@ -43,8 +43,8 @@ from pocketlens_quantize.target import find_target
 
 BACKBONES = ("mobilenetv4_conv_small", "tf_efficientnet_lite0", "fastvit_t8", "repvit_m0_9", "mobileone_s0")
 SIDES = (None, 112, 256)  # that pictures are timed at; None: the tower's own
-PICTURES, STEPS, BATCH, RATE, VIEWS, SEED = 4_000, 400, 128, 3e-3, 2, 0
-GATE, MINUTES = "agreement=0.5,cosine=0.9", 2
+PICTURES, STEPS, BATCH, RATE, VIEWS, SEED = 4_000, 200, 64, 3e-3, 2, 0
+GATE, MINUTES = "agreement=0.5,cosine=0.9", 5.0
 ASKED_VIEWS = 1_000  # spread evenly over the unseen pictures
 _REFUSED = "refused.txt"
 _PATH = click.Path(path_type=Path)
@@ -64,6 +64,7 @@ class Study:
         work: folder that keeps what is made; what is there is not made again.
         backbones: timm's names of the trunks.
         steps, batch: of each training.
+        minutes: that `pocketlens quantize` searches, at most.
         threads: of everything but timing, which is on one.
     """
 
@@ -77,6 +78,7 @@ class Study:
     backbones: tuple[str, ...]
     steps: int
     batch: int
+    minutes: float
     threads: int
 
 
@@ -92,7 +94,7 @@ def commands(study: Study) -> dict[str, list[str]]:
         ]  # fmt: skip
         made[name + INT8] = [
             "pocketlens", "quantize", str(study.work / name), "--target", "x86-64",
-            "--calibration", str(study.calibration), "--gate", GATE, "--minutes", str(MINUTES),
+            "--calibration", str(study.calibration), "--gate", GATE, "--minutes", f"{study.minutes:g}",
             "--out", str(study.work / (name + INT8)),
         ]  # fmt: skip
     return made
@@ -224,6 +226,9 @@ def _reason(study: Study, name: str) -> str | None:
 @click.option("--backbone", "backbones", multiple=True, default=BACKBONES, show_default=True, help="Repeatable.")
 @click.option("--steps", default=STEPS, show_default=True, type=click.IntRange(1), help="Of each training.")
 @click.option("--batch", default=BATCH, show_default=True, type=click.IntRange(2), help="Pictures of a step.")
+@click.option(
+    "--minutes", default=MINUTES, show_default=True, type=click.FloatRange(0.01), help="Of a search, at most."
+)
 @click.option("--threads", default=1, show_default=True, type=click.IntRange(1, 64), help="Threads.")
 @click.option("--only-make", is_flag=True, help="Train and quantize, and measure nothing yet.")
 @click.option("--out", type=_PATH, default=RESULTS / f"{NAME}.json", help="The JSON result.")
@@ -238,6 +243,7 @@ def main(
     backbones: Sequence[str],
     steps: int,
     batch: int,
+    minutes: float,
     threads: int,
     only_make: bool,
     out: Path,
@@ -247,7 +253,7 @@ def main(
     Vectors, views and checkpoints are kept in the cache that fit uses; a stopped study goes on where it was.
     """
     study = Study(
-        heavy, shipped, pictures, unseen, calibration, emojicir, work, tuple(backbones), steps, batch, threads
+        heavy, shipped, pictures, unseen, calibration, emojicir, work, tuple(backbones), steps, batch, minutes, threads
     )
     digest = prepare(study)
     make_all(study)

@@ -22,7 +22,7 @@ def study(tmp_path: Path) -> Study:
     one, two, three, four, five = (
         tmp_path / name for name in ("pictures", "unseen", "calibration", "emojicir", "work")
     )
-    return Study(str(heavy), str(shipped), one, two, three, four, five, BACKBONES, 7, 16, 1)
+    return Study(str(heavy), str(shipped), one, two, three, four, five, BACKBONES, 7, 16, 0.5, 1)
 
 
 def test_all_backbones_are_trained_and_made_small_by_the_same_commands(study: Study) -> None:
