@@ -59,12 +59,13 @@ def contents(entrant: Entrant) -> dict[str, Any]:
 
 
 def _plans(page: Path) -> list[dict[str, str]]:
-    """Return what `pocketlens quantize` tells of the plans that it tried, as it tells it."""
+    """Return what `pocketlens quantize` tells of the plans that it tried for the image tower, as it tells it."""
     if not page.is_file():
         return []
     lines = page.read_text(encoding="utf-8").splitlines()
-    start = next(number for number, line in enumerate(lines) if line.startswith("| plan "))
-    header, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[start:] if line]
+    start = max(number for number, line in enumerate(lines) if line.startswith("| plan "))  # the text tower's is above
+    table = [line for line in lines[start:] if line.startswith("|")]
+    header, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
     return [dict(zip((name or "chosen" for name in header), row, strict=True)) for row in rows]
 
 
