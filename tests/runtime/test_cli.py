@@ -460,7 +460,8 @@ def test_five_skipped_files_of_each_kind_are_named(run: Run, colours: Path, tmp_
     result = run("index", tmp_path / "p", "--out", tmp_path / "b", "--model", colours)
     told = [line.split(":")[0] for line in result.err.splitlines()]
     truncated, unsupported = ([f"skipped {i}.{suffix}" for i in range(5)] for suffix in ("jpg", "heic"))
-    assert told == [*truncated, "… and 2 more", *unsupported, "… and 2 more"]
+    assert told == [*truncated, "… and 2 more", *unsupported, "… and 2 more", "pocketlens"]
+    assert result.code == 1 and "14 of 15 pictures (93.3%) were skipped" in result.err
     assert "1 pictures indexed, 0 duplicates, 7 truncated, 7 unsupported format; 15 files seen" in result.out
 
 
