@@ -25,7 +25,7 @@ from pocketlens.model import Model
         ("ViT-B-16-SigLIP", 768, False, None),
         pytest.param("MobileCLIP-S1", 512, False, 1024, marks=pytest.mark.soak),  # of MobileCLIP2-S0's family
         pytest.param("MobileCLIP2-S2", 512, False, 1280, marks=pytest.mark.soak),
-        ("MobileCLIP-B", 512, True, None),
+        pytest.param("MobileCLIP-B", 512, True, None, marks=pytest.mark.soak),  # its text tower is ViT-B-32's
     ],
 )
 def test_an_architecture_is_exported_and_verified(
