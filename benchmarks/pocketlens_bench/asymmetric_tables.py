@@ -32,9 +32,14 @@ def section(report: Mapping[str, Any]) -> str:
     threads = f"threads: {report['threads']}, of latencies {report['latency_threads']}"
     parts = ["## Asymmetric retrieval\n", "What was compared, and what came of it, is in asymmetric.md.\n"]
     parts += [f"{where}; {threads}. {versions}.\n", f"### Models\n\n{markdown_table(model_rows(report))}"]
-    made = "".join(f"- {name}: `python -m {command}`\n" for name, command in study["commands"].items())
-    parts += [f"### How they were made, from {study['pictures']:,} pictures\n\n{made}"]
+    parts += [how_made(study)]
     return "\n" + "\n".join(parts)
+
+
+def how_made(study: Mapping[str, Any]) -> str:
+    """Return the commands that made what was compared, as a section."""
+    made = "".join(f"- {name}: `python -m {command}`\n" for name, command in study["commands"].items())
+    return f"### How they were made, from {study['pictures']:,} pictures\n\n{made}"
 
 
 def set_rows(report: Mapping[str, Any], asked: str) -> list[Row]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from pocketlens_bench.asymmetric_tables import how_made
 from pocketlens_bench.markdown import markdown_table
 from pocketlens_bench.measure import Row
 
@@ -31,8 +32,7 @@ def section(report: Mapping[str, Any]) -> str:
     parts = ["## Backbones of lens-tiny\n", "What was compared, and what came of it, is in asymmetric.md.\n"]
     parts += [f"{where}, {machine['system']}; threads: {report['threads']}, of latencies 1. {versions}.\n"]
     parts += [f"### Towers\n\n{markdown_table(tower_rows(report))}"]
-    made = "".join(f"- {name}: `python -m {command}`\n" for name, command in study["commands"].items())
-    parts += [f"### How they were made, from {study['pictures']:,} pictures\n\n{made}"]
+    parts += [how_made(study)]
     return "\n" + "\n".join(parts)
 
 

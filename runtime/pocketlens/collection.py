@@ -191,14 +191,15 @@ class Collection:
 
     def _open_store(self) -> None:
         base = _base(self._manifest)
+        before = signature(self.folder)  # who commits after this is noticed
         try:
-            store = Store(self.folder, base)
+            self._store = Store(self.folder, base)
         except NotWritten:  # the disk is full, and searching needs no room
             self._contents = Contents(self._gallery, read_alone(self.folder, base))
-            self._read_alone = signature(self.folder)
+            self._read_alone = before
             return
-        self._store, self._version, self._read_alone = store, store.version(), None
-        self._contents = Contents(self._gallery, store.read())
+        self._version, self._read_alone = self._store.version(), None
+        self._contents = Contents(self._gallery, self._store.read())
 
     def _forget(self) -> None:
         store, self._store, self._version, self._read_alone = self._store, None, -1, None

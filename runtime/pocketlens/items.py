@@ -146,6 +146,14 @@ def stream_items(path: Path, rows: range | None = None) -> Iterator[Item]:
             yield _from_record(record, path)
 
 
+def stream_ids(path: Path, prefix: str) -> Iterator[str]:
+    """Yield the ids of a database that begin with a prefix, which ends with "/", one at a time."""
+    after = f"{prefix[:-1]}0"  # "0" follows "/"
+    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)) as connection:
+        for (id,) in connection.execute("SELECT id FROM items WHERE id >= ? AND id < ?", (prefix, after)):
+            yield id
+
+
 def write_items(path: Path, items: Iterable[Item]) -> None:
     """Write a new items.sqlite; the same items in the same order give the same bytes.
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,7 @@ from pocketlens.attributes import canonical
 from pocketlens.decoders import Limits
 from pocketlens.errors import BadImage, FormatError
 from pocketlens.gallery import Gallery
-from pocketlens.items import Item
+from pocketlens.items import Item, stream_ids
 from pocketlens.listing import Skipped
 from pocketlens.picture import read_picture
 from pocketlens.segment_files import ITEMS, segment_folder
@@ -97,7 +95,7 @@ class Changed:
         if skipped.id in numbers and is_of_its_id(skipped):
             self._seen.items[numbers[skipped.id]] = True
         below = hidden_below(skipped)
-        ids = iter(()) if below is None else _ids_below(self._items, below)
+        ids = iter(()) if below is None else chain.from_iterable(stream_ids(path, below) for path in self._items)
         while block := list(islice(ids, _BLOCK)):
             self._seen.items[list(self._gallery.items.numbers_of(block).values())] = True
 
@@ -166,12 +164,3 @@ def only_changed(
         if segment.index is not None
     ]
     return [Changed(source, gallery, items, seen, listed, given, limits) for source in sources], seen
-
-
-def _ids_below(databases: Sequence[Path], prefix: str) -> Iterator[str]:
-    """Yield the ids of items, also of those that are gone, that begin with a prefix that "/" ends."""
-    span = (prefix, f"{prefix[:-1]}0")  # "0" follows "/"
-    for path in databases:
-        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)) as connection:
-            for (id,) in connection.execute("SELECT id FROM items WHERE id >= ? AND id < ?", span):
-                yield id
