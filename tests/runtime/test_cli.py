@@ -480,7 +480,10 @@ def test_a_failing_index_is_one_line_and_leaves_nothing(
     assert failed(
         run("index", pictures, "--out", out, "--model", bundle / "text"), f"{bundle}/text: model colours has no"
     )
-    assert failed(run("index", pictures, "--out", tmp_path / "empty", *model), f"{tmp_path}/empty exists already")
+    assert failed(
+        run("index", pictures, "--out", tmp_path / "empty", *model),
+        f"{tmp_path}/empty exists already; give --replace, --u",
+    )
     assert failed(run("index", pictures, *model), "give --out BUNDLE for a new bundle, or --update BUNDLE", code=2)
     assert failed(run("index", pictures, "--out", out, "--threads", "x"), "Invalid value for '--threads'", code=2)
     assert [path.name for path in tmp_path.iterdir()] == ["empty"]

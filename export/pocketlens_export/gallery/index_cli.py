@@ -6,10 +6,13 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from pocketlens.errors import FormatError
 
 if TYPE_CHECKING:
     from pocketlens_export.gallery.progress import Watch
@@ -79,7 +82,12 @@ _PATH = click.Path(path_type=Path)
     help="Exit with 1 when more pictures were skipped; by default 1, of 20 or fewer 50.",
 )
 @click.option("--skipped", type=_PATH, metavar="FILE", help="Write what was skipped, and why: a line of JSON each.")
-@click.option("--json", "as_json", is_flag=True, help="Print the counts as JSON; progress as lines of JSON on stderr.")
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print the counts as JSON; progress, notes and what was skipped as lines of JSON on stderr.",
+)
 def index(
     sources: tuple[str, ...],
     out: Path | None,
@@ -185,10 +193,15 @@ def index(
 def _run(request: Request, table: Path | None, max_skipped: float | None, *, as_json: bool) -> None:
     from pocketlens_export.gallery.indexing import index_pictures
     from pocketlens_export.gallery.outcome import check_lost, tell, tell_strange
+    from pocketlens_export.gallery.run_folder import has_placed
 
+    if request.out.is_dir() and not request.replace and not has_placed(request.unfinished, request.out):
+        raise FormatError(
+            f"{request.out} exists already; give --replace, --update for its next generation, or choose another name"
+        )
     began = time.monotonic()
     with _watching(request, as_json=as_json) as watch:
-        done = index_pictures(request, watch, on_strange=lambda plan: tell_strange(plan, table))
+        done = index_pictures(request, watch, on_strange=lambda plan: tell_strange(plan, table, as_json=as_json))
     tell(request, done, watch, time.monotonic() - began, as_json=as_json)
     check_lost(request, done.counts, max_skipped)
 
@@ -199,9 +212,9 @@ def _update(request: Request, table: Path | None, max_skipped: float | None, *, 
 
     began = time.monotonic()
     with _watching(request, as_json=as_json) as watch:
-        done = update_pictures(request, watch, on_strange=lambda id, count: tell_left_out(table, id, count))
+        done = update_pictures(request, watch, on_strange=partial(tell_left_out, table, as_json=as_json))
     tell_update(request, done, watch, time.monotonic() - began, as_json=as_json)
-    check_lost(request, done.counts, max_skipped, unchanged=done.unchanged)
+    check_lost(request, done.counts, max_skipped, unchanged=done.unchanged, kept=done.kept)
 
 
 @contextmanager

@@ -28,9 +28,9 @@ _LONG_S = 10.0  # from which on a run is summed up
 def tell(request: Request, done: Done, watch: Watch, took_s: float, *, as_json: bool) -> None:
     """Say what became of every entry of a run that made a bundle."""
     counts = done.counts
-    _warn(done.examples, counts)
+    _warn(done.examples, counts, as_json=as_json)
     if not any(source.manifest.can_read for source in (request.query_model, request.model)):
-        click.echo(f"{request.out} will refuse texts: its model has no text tower, or no tokenizer for it", err=True)
+        _note(f"{request.out} will refuse texts: its model has no text tower, or no tokenizer for it", as_json=as_json)
     _sum_up(done, watch, took_s, as_json=as_json)
     if as_json:
         click.echo(json.dumps(dataclasses.asdict(counts)))
@@ -45,7 +45,7 @@ def tell(request: Request, done: Done, watch: Watch, took_s: float, *, as_json: 
 def tell_update(request: Request, done: Updated, watch: Watch, took_s: float, *, as_json: bool) -> None:
     """Say what a run made of a bundle's next generation."""
     counts = done.counts
-    _warn(done.examples, counts)
+    _warn(done.examples, counts, as_json=as_json)
     new = counts.indexed + counts.duplicates - done.changed
     values = {"generation": done.generation, "new": new, "changed": done.changed, "gone": done.gone,
               "unchanged": done.unchanged, "kept": done.kept, "skipped": counts.skipped, "seen": done.seen}  # fmt: skip
@@ -87,25 +87,25 @@ def _summarize(done: Done | Updated, watch: Watch, took_s: float) -> None:
         click.echo(f"  {done.resumed:,} files had been done by an earlier run", err=True)
 
 
-def check_lost(request: Request, counts: Counts, max_skipped: float | None, *, unchanged: int = 0) -> None:
+def check_lost(
+    request: Request, counts: Counts, max_skipped: float | None, *, unchanged: int = 0, kept: int = 0
+) -> None:
     """Exit with 1 if more than `max_skipped` per cent of the pictures were skipped."""
     share = None if max_skipped is None else max_skipped / 100
-    if too_many_lost(counts, share, unchanged=unchanged):
-        _fail(request, counts, max_skipped, unchanged)
-
-
-def _fail(request: Request, counts: Counts, max_skipped: float | None, unchanged: int) -> None:
+    if not too_many_lost(counts, share, unchanged=unchanged):
+        return
     lost, of = lost_of(counts, unchanged=unchanged)
     most = 1.0 if max_skipped is None else max_skipped
+    stay = f"; {kept:,} that could not be read stay as they were" if kept else ""
     click.echo(
         f"pocketlens: {lost:,} of {of:,} pictures ({lost / max(of, 1):.1%}) were skipped, expected at most {most:g} % "
-        f"(--max-skipped); {request.out} was written without them",
+        f"(--max-skipped); {request.out} was written without them{stay}",
         err=True,
     )
     sys.exit(1)
 
 
-def tell_strange(plan: Plan, table: Path | None) -> None:
+def tell_strange(plan: Plan, table: Path | None, *, as_json: bool) -> None:
     """Tell of a table's ids that no picture has; raises `FormatError` where none of them is one."""
     strange, count = plan.strange
     if not plan.matched:
@@ -115,18 +115,23 @@ def tell_strange(plan: Plan, table: Path | None) -> None:
             f"{table}: no id is one of the {plan.total} files, found {strange!r}; expected paths below the folder"
             f"{example}"
         )
-    tell_left_out(table, strange, count)
+    tell_left_out(table, strange, count, as_json=as_json)
 
 
-def tell_left_out(table: Path | None, strange: str, count: int) -> None:
+def tell_left_out(table: Path | None, strange: str, count: int, *, as_json: bool) -> None:
     """Tell of a table's ids that no picture has."""
-    click.echo(f"{table}: {count} ids are no files and were left out, such as {printable(strange)}", err=True)
+    _note(f"{table}: {count} ids are no files and were left out, such as {printable(strange)}", as_json=as_json)
 
 
-def _warn(examples: Mapping[str, Sequence[Skipped]], counts: Counts) -> None:
+def _note(text: str, *, as_json: bool) -> None:
+    click.echo(json.dumps({"event": "note", "text": text}) if as_json else text, err=True)
+
+
+def _warn(examples: Mapping[str, Sequence[Skipped]], counts: Counts, *, as_json: bool) -> None:
     """Name the first skipped files of each kind on stderr; files that are no pictures are only counted."""
     for reason in sorted(examples.keys() - {"not a picture"}):
         for entry in examples[reason][:_SHOWN]:
-            click.echo(printable(f"skipped {entry.id}: {entry.reason}: {entry.detail}"), err=True)
-        if counts.skipped[reason] > _SHOWN:
+            event = json.dumps({"event": "skipped", **dataclasses.asdict(entry)}) if as_json else ""
+            click.echo(event or printable(f"skipped {entry.id}: {entry.reason}: {entry.detail}"), err=True)
+        if counts.skipped[reason] > _SHOWN and not as_json:
             click.echo(f"… and {counts.skipped[reason] - _SHOWN} more: {reason}", err=True)

@@ -184,6 +184,25 @@ def test_what_cannot_be_read_any_more_stays_as_it_was(run: Run, folder: Path, se
     after = {entry[0]: entry for entry in told(server)}
     assert after == {id: entry for id, entry in before.items() if id != "01.jpg"}
     assert verify(server)
+    few = run("index", folder, "--update", server, "--model", colours, "--max-skipped", 1)
+    assert few.code == 1 and f"{server} was written without them; 1 that could not be read stay as they" in few.err
+
+
+def test_what_is_said_is_json_where_it_is_asked_for(run: Run, folder: Path, server: Path, colours: Path) -> None:
+    for n in range(7):
+        (folder / f"bad {n}.jpg").write_bytes(b"\xff\xd8\xff broken")
+    (folder / "notes.txt").write_text("")
+    table = folder / "t.csv"
+    table.write_text("id,year:integer\n00.jpg,2020\nnowhere.jpg,2021\n")
+    done = run(
+        "index", folder, "--out", server, "--replace", "--model", colours, "--attributes", table, "--json",
+        "--max-skipped", 50,
+    )  # fmt: skip
+    events = [json.loads(line) for line in done.err.splitlines()]
+    assert [event["event"] for event in events] == ["note", *["skipped"] * 5, "summary"]
+    assert events[0]["text"] == f"{table}: 1 ids are no files and were left out, such as nowhere.jpg"
+    assert events[1] | {"detail": ""} == {"event": "skipped", "id": "bad 0.jpg", "reason": "truncated", "detail": ""}
+    assert json.loads(done.out)["skipped"] == {"not a picture": 2, "truncated": 7}
 
 
 def test_what_cannot_be_listed_stays_as_it_was(
