@@ -48,18 +48,18 @@ def make_on_ray(
     began = time.perf_counter()
     busy: list[dict[str, float]] = []
     at_work = 0.0
-    try:
-        with redirect_stdout(sys.stderr):  # where Ray tells of a machine that died
+    with redirect_stdout(sys.stderr):  # where Ray tells of a machine that died, until it is shut down
+        try:
             _start(ray, address)
             for made in _shards(ray, work, numbers, workers).iter_rows():
                 for was_read in [True] * int(made["read"]) + [False] * int(made["skipped"]):
                     tell(was_read)
                 busy.append({name: float(made[name]) for name in ("decoding", "encoding", "writing")})
                 at_work = max(at_work, float(made["at_work_s"]))
-    except ray.exceptions.RayError as error:
-        raise _ours(error) from error
-    finally:
-        ray.shutdown()
+        except ray.exceptions.RayError as error:
+            raise _ours(error) from error
+        finally:
+            ray.shutdown()
     shares = {name: float(np.mean([each[name] for each in busy])) for name in busy[0]}
     return shares, time.perf_counter() - began - at_work
 
