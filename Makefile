@@ -30,7 +30,7 @@ demo: .venv-runtime/ready
 	.venv-runtime/bin/python demo/run.py
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 # The long proofs: every byte, 1,000 kills, 100,000 queries, 20,000 pictures, more exports. Over an hour on two cores.
 soak: $(READY)
