@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from open_clip.model import CustomTextCLIP
 from PIL import Image
-from texts import FOLDER
+from texts import FOLDER, TextTower
 from timm.layers.mlp import Mlp
 from torch import Tensor, nn
 
@@ -33,12 +33,14 @@ def configuration() -> dict[str, Any]:
     return config
 
 
-def assemble(trunk: nn.Module, projector: Mlp) -> CustomTextCLIP:
-    """Return the open_clip model made of the trunk without its classifier, the projector and frozen MiniLM."""
+def assemble(trunk: nn.Module, projector: Mlp, text: TextTower | None = None) -> CustomTextCLIP:
+    """Return the open_clip model made of the trunk without its classifier, the projector and MiniLM, or `text`."""
     model = CustomTextCLIP(**configuration()["model_cfg"]).eval()
     weights = {name: tensor for name, tensor in trunk.state_dict().items() if not name.startswith("classifier.")}
     model.visual.trunk.load_state_dict(weights)
     model.visual.head.mlp.load_state_dict(projector.state_dict())
+    if text is not None:
+        model.text.transformer.load_state_dict(text.transformer.state_dict())
     return model
 
 

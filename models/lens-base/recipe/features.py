@@ -1,5 +1,6 @@
-"""Runs the frozen trunk over pictures and caches its features, the clean view first and seeded distortions after.
+"""Runs the frozen trunk over pictures and caches what it gives, the clean view first and seeded distortions after.
 
+Its pooled features, which the projector starts from, and the maps of its early stages, which the late ones learn on.
 The trunk runs in ONNX Runtime, which is five times as fast as torch on a processor for its depthwise convolutions.
 Depends on trunk.py for the network and on pictures.py for decoding.
 """
@@ -7,7 +8,9 @@ Depends on trunk.py for the network and on pictures.py for decoding.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,6 +22,7 @@ from pictures import Picture, decode
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 from torch import Tensor, nn
 
+LOG = logging.getLogger("lens-base")
 SIZE = 224
 MEAN, STD = 127.0 / 255.0, 128.0 / 255.0
 """EfficientNet-Lite's own, (pixel - 127) / 128: tensorflow/tpu, efficientnet/lite, MEAN_RGB and STDDEV_RGB."""
@@ -40,17 +44,17 @@ class _Features(nn.Module):
         return pooled
 
 
-def open_trunk(trunk: nn.Module, threads: int) -> ort.InferenceSession:
-    """Return an ONNX Runtime session: `pixels` float32 (n, 3, 224, 224) -> `features` float32 (n, 1280)."""
+def open_network(network: nn.Module, threads: int) -> ort.InferenceSession:
+    """Return an ONNX Runtime session of a network over `pixels`, float32 (n, 3, 224, 224)."""
     example = torch.zeros(2, 3, SIZE, SIZE)
     program = torch.onnx.export(
-        _Features(trunk).eval(),
+        network.eval(),
         (example,),
         dynamo=True,
         opset_version=20,
         dynamic_shapes=({0: torch.export.Dim("n")},),
         input_names=["pixels"],
-        output_names=["features"],
+        output_names=["output"],
         verbose=False,
     )
     if program is None:
@@ -129,16 +133,23 @@ def to_pixels(image: Image.Image) -> Pixels:
 
 
 def encode(
-    session: ort.InferenceSession, count: int, load: Callable[[int], Pixels], batch: int = 16
-) -> NDArray[np.float16]:
-    """Return features float16 (count, 1280); `load(i)` gives the pixels of picture i."""
-    features = np.zeros((count, 1280), dtype=np.float16)
+    session: ort.InferenceSession, path: Path, count: int, load: Callable[[int], Pixels], batch: int = 16
+) -> None:
+    """Write what the network gives to a NumPy file, float16 (count, ...); `load(i)` gives the pixels of picture i."""
+    shape = session.run(None, {"pixels": np.zeros((1, 3, SIZE, SIZE), np.float32)})[0].shape[1:]
+    unfinished = path.with_suffix(".tmp")
+    values = np.lib.format.open_memmap(unfinished, mode="w+", dtype=np.float16, shape=(count, *shape))  # type: ignore[no-untyped-call,unused-ignore]
+    start = time.monotonic()
     with ThreadPoolExecutor(2) as pool:
-        for start in range(0, count, batch):
-            stop = min(start + batch, count)
-            pixels = np.stack(list(pool.map(load, range(start, stop))))
-            features[start:stop] = session.run(None, {"pixels": pixels})[0]
-    return features
+        for first in range(0, count, batch):
+            last = min(first + batch, count)
+            pixels = np.stack(list(pool.map(load, range(first, last))))
+            values[first:last] = session.run(None, {"pixels": pixels})[0]
+            if last % (batch * 200) == 0:
+                left = (time.monotonic() - start) / last * (count - last)
+                LOG.info("%s: %d of %d pictures, %.0f s left", path.name, last, count, left)
+    values.flush()
+    unfinished.replace(path)
 
 
 def loader(
@@ -155,24 +166,63 @@ def loader(
     return load
 
 
-def cached_features(
-    trunk: nn.Module, pictures: Sequence[Picture], views: int, grounds: Sequence[Path], folder: Path
-) -> Tensor:
-    """Return features float16 (n, views, 1280); each view is kept in `folder` under a digest of what it was made of.
-
-    Args:
-        grounds: photographs that distorted views may be laid on.
-    """
+def _cached(
+    network: nn.Module, name: str, pictures: Sequence[Picture], views: int, grounds: Sequence[Path], folder: Path
+) -> list[Path]:
+    """Return a NumPy file for each view, written if `folder` lacks it: `name` and a digest of what it was made of."""
     made_of = "\n".join(picture.name for picture in pictures) + f"{SIZE} {MEAN} {STD} {len(grounds)}"
     digest = hashlib.sha256(made_of.encode()).hexdigest()[:16]
-    paths = [folder / f"features-{digest}-{view}.npy" for view in range(views)]
+    paths = [folder / f"{name}-{digest}-{view}.npy" for view in range(views)]
     if not all(path.is_file() for path in paths):
-        session = open_trunk(trunk, torch.get_num_threads())
+        session = open_network(network, torch.get_num_threads())
         photos = [Image.open(path).convert("RGB") for path in grounds]
         for photo in photos:
             photo.thumbnail((1200, 1200))
         files = [picture.path for picture in pictures]
         for view, path in enumerate(paths):
             if not path.is_file():
-                np.save(path, encode(session, len(files), loader(files, view, photos)))
+                encode(session, path, len(files), loader(files, view, photos))
+    return paths
+
+
+def cached_features(
+    trunk: nn.Module, pictures: Sequence[Picture], views: int, grounds: Sequence[Path], folder: Path
+) -> Tensor:
+    """Return features float16 (n, views, 1280), kept in `folder`.
+
+    Args:
+        grounds: photographs that distorted views may be laid on.
+    """
+    paths = _cached(_Features(trunk), "features", pictures, views, grounds, folder)
     return torch.from_numpy(np.stack([np.load(path) for path in paths], axis=1))  # views of (n, d) -> (n, views, d)
+
+
+class Maps:
+    """The early maps of pictures in several views, which stay in files: float16 (n, 112, 14, 14) each."""
+
+    def __init__(self, views: Sequence[NDArray[np.float16]]) -> None:
+        self.views = views
+
+    def __len__(self) -> int:
+        return len(self.views[0])
+
+    def draw(self, rows: Sequence[int] | NDArray[np.int64], rng: np.random.Generator) -> Tensor:
+        """Return float32 (len(rows), 112, 14, 14), of each picture a view by chance."""
+        return _channels_last(np.stack([self.views[int(rng.integers(len(self.views)))][row] for row in rows]))
+
+    def clean(self, batch: int = 256) -> Iterator[Tensor]:
+        """Yield the first views in order, float32 (at most `batch`, 112, 14, 14)."""
+        for start in range(0, len(self), batch):
+            yield _channels_last(np.array(self.views[0][start : start + batch]))
+
+
+def _channels_last(maps: NDArray[np.float16]) -> Tensor:
+    return torch.from_numpy(maps).float().to(memory_format=torch.channels_last)
+
+
+def cached_maps(
+    early: nn.Module, pictures: Sequence[Picture], views: int, grounds: Sequence[Path], folder: Path
+) -> Maps:
+    """Return the early maps of pictures, kept in `folder`; arguments as for `cached_features`."""
+    paths = _cached(early, "maps", pictures, views, grounds, folder)
+    return Maps([np.load(path, mmap_mode="r") for path in paths])

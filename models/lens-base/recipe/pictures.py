@@ -6,11 +6,14 @@ pictures to RGBA; does not augment, split or encode.
 
 from __future__ import annotations
 
+import csv
+import gzip
 import html
 import io
 import json
 import re
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,10 +22,12 @@ import numpy as np
 import resvg_py  # type: ignore[import-untyped,import-not-found,unused-ignore]
 from PIL import Image
 from sources import Package
-from split import concept_of, half_of, split_of
+from split import TRAIN, concept_of, half_of, split_of
 
 SIDE = 256
 """Longest side in pixels at which vector pictures are drawn and to which large ones are reduced."""
+
+EMOJICIR = Path(__file__).resolve().parents[3] / "benchmarks" / "emojicir"
 
 SERIES = 36
 """A clip art title that more pictures than this share names a collection, not what is in the picture."""
@@ -33,13 +38,18 @@ PHOTO_FLATNESS = 0.12
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A picture file and what is said of it. `texts[0]` is its caption; the others are tags and keywords."""
+    """A picture file and what is said of it. `texts[0]` is its caption; the others are tags and keywords.
+
+    Pictures of one `thing` show the same; those of one `family` differ in tone, gender or hair at most.
+    """
 
     path: Path
     source: str
     kind: str
     texts: tuple[str, ...]
     part: str
+    thing: str = ""
+    family: str = ""
 
     @property
     def caption(self) -> str:
@@ -85,9 +95,34 @@ def _emoji_texts(packages: dict[str, Package]) -> dict[str, tuple[str, ...]]:
     return texts
 
 
+def _rows() -> Iterator[dict[str, str]]:
+    """Yield the rows of EmojiCIR's committed table of pictures."""
+    with gzip.open(EMOJICIR / "pictures.tsv.gz", "rt", encoding="utf-8") as lines:
+        yield from csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
+
+
+def toned(folder: Path) -> list[Picture]:
+    """Return EmojiCIR's pictures of emoji with a skin tone that are for training, from the folder that it is built in.
+
+    They are those whose untoned emoji are trained on and that answer no validation or test query. Outlines, which show
+    no tone, are left out.
+    """
+    with gzip.open(EMOJICIR / "queries.jsonl.gz", "rt", encoding="utf-8") as lines:
+        queries = [json.loads(line) for line in lines]
+    held = {name.partition("/")[2] for q in queries if q["split"] != TRAIN for name in q["answers"]}
+    return [
+        Picture(folder / "pictures" / row["id"], f"toned-{row['vendor']}", "drawing", (row["name"],), TRAIN,
+                row["concept"], row["base"])
+        for row in _rows()
+        if row["encoder"] == TRAIN and row["vendor"] != "outline" and "skin tone" in row["name"]
+        and row["id"].partition("/")[2] not in held
+    ]  # fmt: skip
+
+
 def emoji(packages: dict[str, Package]) -> list[Picture]:
     """Return the emoji of four styles; one concept has one split in all of them."""
     texts = _emoji_texts(packages)
+    bases = {row["concept"]: row["base"] for row in _rows()}
     folders = {
         "emoji-google": packages["emoji-datasource-google"].folder / "img" / "google" / "64",
         "emoji-twitter": packages["emoji-datasource-twitter"].folder / "img" / "twitter" / "64",
@@ -99,7 +134,9 @@ def emoji(packages: dict[str, Package]) -> list[Picture]:
         for path in sorted(folder.iterdir()):
             named = texts.get(_key(path.stem))
             if named:
-                found.append(Picture(path, source, "drawing", named, split_of(concept_of(named[0]))))
+                thing = "-".join(part.zfill(4) for part in _key(path.stem).split("-"))  # as EmojiCIR writes it
+                part = split_of(concept_of(named[0]))
+                found.append(Picture(path, source, "drawing", named, part, thing, bases.get(thing, named[0])))
     return found
 
 
@@ -130,7 +167,7 @@ def clipart(packages: dict[str, Package]) -> list[Picture]:
             titled.append((path, texts))
     uses = Counter(texts[0] for _, texts in titled)
     return [
-        Picture(path, "openclipart", "drawing", texts, split_of(concept_of(texts[0])))
+        Picture(path, "openclipart", "drawing", texts, split_of(concept_of(texts[0])), f"clip art: {texts[0]}")
         for path, texts in titled
         if uses[texts[0]] <= SERIES
     ]
