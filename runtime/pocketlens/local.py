@@ -287,8 +287,12 @@ def read_alone(folder: Path, base: Base) -> Local:
 
 def signature(folder: Path) -> tuple[tuple[int, int], ...]:
     """Return what changes with every commit to a store that nobody keeps open here: sizes and times of its files."""
-    found = [path.stat() for path in map(folder.joinpath, FILES[:2]) if path.exists()]
-    return tuple((stat.st_size, stat.st_mtime_ns) for stat in found)
+    found = []
+    for path in map(folder.joinpath, FILES[:2]):
+        with suppress(FileNotFoundError):  # not there, or removed by who closed the store last
+            stat = path.stat()
+            found.append((stat.st_size, stat.st_mtime_ns))
+    return tuple(found)
 
 
 def remove_stale(folder: Path) -> None:

@@ -4,6 +4,7 @@ import re
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 
 from pocketlens.errors import BadQuery, Busy, CorruptFile, FormatError
 from pocketlens.items import Item
-from pocketlens.local import NAME, Addition, Base, Local, Store, create_store
+from pocketlens.local import FILES, NAME, Addition, Base, Local, Store, create_store, signature
 
 BASE = Base("a" * 64, "colours@" + "0" * 64, 4)
 
@@ -292,3 +293,22 @@ print(*store.read().additions, store.version() >= 0)
     finally:
         folder.chmod(0o755)
     assert (done.stdout, done.returncode) == ("a True\n", 0), done.stderr
+
+
+def test_a_signature_is_read_while_others_remove_the_log(tmp_path: Path) -> None:
+    (tmp_path / FILES[0]).write_bytes(b"store")
+    log, over = tmp_path / FILES[1], threading.Event()
+
+    def come_and_go() -> None:
+        while not over.is_set():
+            log.write_bytes(b"log")
+            log.unlink()
+
+    other = threading.Thread(target=come_and_go)
+    other.start()
+    try:
+        lengths = {len(signature(tmp_path)) for _ in range(20_000)}
+    finally:
+        over.set()
+        other.join()
+    assert lengths <= {1, 2}
