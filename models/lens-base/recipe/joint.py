@@ -3,8 +3,7 @@
 A step sees pairs of pictures of the same thing, half of them in families that differ in tone, gender or hair alone, so
 that these must be told apart. Pictures find their texts and their texts them (CLIP, arXiv 2103.00020; things that are
 twice in a batch share their target), pictures of a thing find each other (SupCon, arXiv 2004.11362), and attributes
-find their words. Anchors keep what was known: photographs, imagined ones and other texts stay where they
-were.
+find their words. Anchors keep what was known: photographs, imagined ones and other texts stay where they were.
 """
 
 from __future__ import annotations
@@ -61,7 +60,7 @@ class Draw:
     """Draws batches: things, two pictures of each where there are two, and what is said of them."""
 
     def __init__(self, pictures: Sequence[Picture], plan: JointPlan, rng: np.random.Generator) -> None:
-        self.pictures, self.plan, self.rng = pictures, plan, rng
+        self.plan, self.rng = plan, rng
         self.members: dict[str, list[int]] = defaultdict(list)
         families: dict[str, set[str]] = defaultdict(set)
         for row, picture in enumerate(pictures):
