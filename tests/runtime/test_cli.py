@@ -607,9 +607,9 @@ def test_a_terminated_index_leaves_nothing_behind(colours: Path, tmp_path: Path)
     (tmp_path / "p").mkdir()
     (tmp_path / "out").mkdir()
     picture = io.BytesIO()
-    Image.effect_noise((1600, 1200), 60).save(picture, "JPEG")
+    Image.new("RGB", (5000, 4000)).save(picture, "PNG")  # few bytes, and slow to decode: many seconds for all
     for i in range(300):  # other bytes after the end: no duplicates, which would be encoded once
-        (tmp_path / "p" / f"{i}.jpg").write_bytes(picture.getvalue() + bytes([i % 256, i // 256]))
+        (tmp_path / "p" / f"{i}.png").write_bytes(picture.getvalue() + bytes([i % 256, i // 256]))
     script = Path(sys.executable).with_name("pocketlens")
     command = [str(script), "index", str(tmp_path / "p"), "--out", str(tmp_path / "out" / "b"), "--model", str(colours)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
