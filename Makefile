@@ -49,17 +49,22 @@ bench: $(READY) $(PEERS)/ready
 bench-index: $(READY) $(PEERS)/ready
 	PYTHONPATH=$(PEERS) $(BIN)/python -m pocketlens_bench index index_million partitions
 
-# Builds the model that ships from packages alone: train, export, make small, verify. Under an hour on two cores.
+# Builds the model that ships from packages alone: train, export, make small, verify. About an hour on two cores.
 WORK ?= build/lens-base
+TINY ?= build/lens-tiny
+TINY_RECIPE := models/lens-tiny/recipe
+TRAINING := $(TINY)/pictures/manifest.tsv
+EMOJICIR ?= build/emojicir
 RECIPE := models/lens-base/recipe
 LENS_LICENCE := Apache-2.0 (weights: EfficientNet-Lite0 and all-MiniLM-L6-v2, both Apache-2.0; see README.md)
-lens-base: $(READY)
+lens-base: $(READY) emojicir $(TRAINING)
 	mkdir -p $(WORK)
 	test -d $(WORK)/env || $(PYTHON) -m venv $(WORK)/env
 	$(WORK)/env/bin/python -m pip install --quiet -r $(RECIPE)/requirements.txt
 	$(WORK)/env/bin/python $(RECIPE)/build.py --work $(WORK)
+	$(WORK)/env/bin/python $(RECIPE)/together.py --work $(WORK) --emojicir $(EMOJICIR) --crops $(TINY)/pictures/train
 	rm -rf $(WORK)/float
-	$(BIN)/pocketlens export --config $(WORK)/lens-base.json --pretrained $(WORK)/lens-base.pt --name lens-base \
+	$(BIN)/pocketlens export --config $(WORK)/together/lens-base.json --pretrained $(WORK)/together/lens-base.pt --name lens-base \
 	  --licence "$(LENS_LICENCE)" --pictures demo/pictures --out $(WORK)/float
 	rm -rf $(WORK)/small
 	$(BIN)/pocketlens quantize $(WORK)/float --target x86-64 --calibration demo/pictures --texts $(RECIPE)/texts.tsv \
@@ -74,40 +79,40 @@ lens-base-composed: $(READY)
 	$(WORK)/env/bin/python $(RECIPE)/composed_data.py --cache $(WORK)/cache --out $(WORK)/composed
 	$(FIT) --recipe lincir --data $(WORK)/composed/texts.txt.gz --steps 1600 --set noise=0.5 --out $(WORK)/lincir
 	$(FIT) --recipe pic2word --data $(WORK)/composed/pictures --steps 1500 --out $(WORK)/pic2word
-	$(FIT) --recipe searle --data $(WORK)/composed/texts.txt.gz --data $(WORK)/composed/pictures --out $(WORK)/searle
+	$(FIT) --recipe searle --data $(WORK)/composed/texts.txt.gz --data $(WORK)/composed/pictures \
+	  --steps 600 --set pictures=384 --set inversion_steps=100 --out $(WORK)/searle
 	$(BIN)/pocketlens fit concepts --model models/lens-base/model --names $(WORK)/composed/names.txt --replace --out $(WORK)/concepts
 	$(BIN)/python $(RECIPE)/compose.py --model models/lens-base/model --fitted $(WORK)/lincir --fitted $(WORK)/pic2word \
 	  --fitted $(WORK)/searle --fitted $(WORK)/concepts --out models/lens-base/model
 
-# Builds the query model that ships beside lens-base: draws pictures from packages, thins lens-base's trunk, distils lens-base
-# into it, makes it smaller, measures it and ships it if it is small and quick. Two hours on one core.
-TINY ?= build/lens-tiny
-TINY_RECIPE := models/lens-tiny/recipe
-TINY_DISTIL = fit distill --light $(TINY_RECIPE)/lens-tiny.json --heavy lens-base --pictures $(TINY)/pictures/train \
-  --loss raml --views 1 --batch 64 --licence "$(TINY_LICENCE)" --replace
-TINY_LICENCE := Apache-2.0 (weights: EfficientNet-Lite0, Apache-2.0, distilled from lens-base; the pictures' licences are in README.md)
-lens-tiny: $(READY) emojicir
+# Pictures without labels to train on: drawings, and crops of photographs. Six minutes on one core.
+$(TRAINING):
 	mkdir -p $(TINY)
 	test -d $(TINY)/env || $(PYTHON) -m venv $(TINY)/env
 	$(TINY)/env/bin/python -m pip install --quiet -r $(TINY_RECIPE)/requirements.txt
-	$(TINY)/env/bin/python -m pip install --quiet --no-deps --target $(TINY)/packages -r $(TINY_RECIPE)/trunk.txt
 	rm -rf $(TINY)/pictures
 	$(TINY)/env/bin/python $(TINY_RECIPE)/training_pictures.py --cache $(WORK)/cache --out $(TINY)/pictures
-	PYTHONPATH=$(TINY)/packages $(BIN)/python $(TINY_RECIPE)/start.py --pictures $(TINY)/pictures/train --out $(TINY)/start.safetensors
+
+# Builds the query model that ships beside lens-base: thins the trunk that `make lens-base` leaves, distils lens-base into it,
+# makes it smaller, measures it and ships it if it is small and quick. About an hour on two cores.
+TINY_LICENCE := Apache-2.0 (weights: EfficientNet-Lite0, Apache-2.0, distilled from lens-base; the pictures' licences are in README.md)
+lens-tiny: $(READY) emojicir $(TRAINING)
+	test -d $(TINY)/env || $(PYTHON) -m venv $(TINY)/env
+	$(TINY)/env/bin/python -m pip install --quiet -r $(TINY_RECIPE)/requirements.txt
+	$(BIN)/python $(TINY_RECIPE)/start.py --checkpoint $(WORK)/together/lens-base.pt --pictures $(TINY)/pictures/train \
+	  --out $(TINY)/start.safetensors
 	$(TINY)/env/bin/python $(TINY_RECIPE)/same.py --cache $(WORK)/cache --pictures $(TINY)/pictures/train --out $(TINY)/same.csv
-	$(BIN)/pocketlens $(TINY_DISTIL) --start $(TINY)/start.safetensors --steps 1000 --set rate=8e-4 \
-	  --name lens-tiny-copied --checkpoint $(TINY)/copied.safetensors --out $(TINY)/copied
-	$(BIN)/pocketlens $(TINY_DISTIL) --start $(TINY)/copied.safetensors --same $(TINY)/same.csv --steps 600 --set rate=4e-4 \
-	  --name lens-tiny --out $(TINY)/float
+	$(BIN)/pocketlens fit distill --light $(TINY_RECIPE)/lens-tiny.json --heavy lens-base --pictures $(TINY)/pictures/train \
+	  --loss raml --views 1 --batch 64 --licence "$(TINY_LICENCE)" --start $(TINY)/start.safetensors --same $(TINY)/same.csv \
+	  --steps 2200 --set rate=8e-4 --name lens-tiny --replace --out $(TINY)/float
 	rm -rf $(TINY)/small
-	$(BIN)/pocketlens quantize $(TINY)/float --target x86-64 --calibration demo/pictures --gate agreement=0.86 --out $(TINY)/small
-	$(BIN)/pocketlens eval asymmetric --heavy lens-base --query $(TINY)/small --query $(TINY)/copied --emojicir $(EMOJICIR) --held-style outline \
+	$(BIN)/pocketlens quantize $(TINY)/float --target x86-64 --calibration demo/pictures --gate agreement=0.92 --out $(TINY)/small
+	$(BIN)/pocketlens eval asymmetric --heavy lens-base --query $(TINY)/small --emojicir $(EMOJICIR) --held-style outline \
 	  --threads 1 --out $(TINY_RECIPE)/results.json
 	$(BIN)/python $(TINY_RECIPE)/ship_tiny.py --quantized $(TINY)/small --measured $(TINY_RECIPE)/results.json --out models/lens-tiny/model
 	$(BIN)/pocketlens verify models/lens-tiny/model
 
 # Builds the benchmark of composed retrieval from packages and compares it with what is committed. About a minute.
-EMOJICIR ?= build/emojicir
 emojicir:
 	mkdir -p $(EMOJICIR)
 	test -d $(EMOJICIR)/env || $(PYTHON) -m venv $(EMOJICIR)/env

@@ -74,7 +74,7 @@ def load_upright(picture: Picture, *, side: int | None = None, limits: Limits = 
         picture: bytes, the path of a file, or a PIL image.
         side: of the tower that it is for. A JPEG whose sides are at least 12 times as long is reduced by libjpeg while
             it is decoded, to no less than 6 times: a 12-megapixel photo takes half the time, a 50-megapixel one a
-            sixteenth of the memory, and lens-base's embedding stays at a cosine of 0.9993 or more
+            sixteenth of the memory, and lens-base's embedding stays at a cosine of 0.996 or more
             (benchmarks/results/draft.json). What the caller gives as a PIL image is never reduced.
         limits: what is read, and how large it may be. A PIL image need only keep to the most pixels of any format.
 

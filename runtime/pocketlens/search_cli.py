@@ -56,7 +56,7 @@ class _Search(click.Command):
 @click.option("--where", "conditions", multiple=True, metavar="CONDITION",
               help="Only pictures such as year>=2020 or tag=beach; if repeated, all must hold.")  # fmt: skip
 @click.option("--min-z", type=float, metavar="Z", help="Leave hits out whose z is lower, such as 3; see below.")
-@click.option("--min-margin", type=float, metavar="M", help="Leave hits out whose margin is lower, such as 0.08.")
+@click.option("--min-margin", type=float, metavar="M", help="Leave hits out whose margin is lower, such as 0.09.")
 @click.option("--diverse", is_flag=True, help="Hide near-duplicates (cosine 0.97 or above) of better hits.")
 @click.option("--formats", metavar="LIST", help="Read these too, by commas: gif, bmp, tiff, avif, heic.")
 @click.option("--threads", type=click.IntRange(1, 64), help=THREADS)

@@ -1,7 +1,8 @@
-"""Builds lens-base from nothing but packages: `python models/lens-base/recipe/build.py --work DIR`.
+"""Builds lens-base's student from nothing but packages: `python models/lens-base/recipe/build.py --work DIR`.
 
-Writes DIR/lens-base.json and DIR/lens-base.pt, an open_clip model, and results.json beside this file. Fetched packages,
-trunk features and text vectors are kept in DIR, so that a second run only trains. Everything is seeded.
+Writes DIR/lens-base.json and DIR/lens-base.pt, an open_clip model that together.py goes on from, and results.json
+beside this file. Fetched packages, trunk features and text vectors are kept in DIR, so that a second run only trains.
+Everything is seeded.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from train import Examples, Plan, blend, conse_projector, projector, teacher, tr
 from trunk import package_weights, proven_trunk
 
 LOG = logging.getLogger("lens-base")
-OURS = "lens-base: student blended with its start"
+STUDENT = "student blended with its start"
 SEED = 0
 EXPERTS = 2
 VIEWS = 3
@@ -152,7 +153,7 @@ def packages_table(packages: dict[str, Package]) -> dict[str, dict[str, str]]:
 
 
 def learn(examples: Examples, bank: TextBank, plan: Plan, stages: Stages) -> dict[str, Any]:
-    """Return every encoder that is measured, float32 (n, 1280) -> (n, 384), by name; `OURS` is the projector."""
+    """Return every encoder that is measured, float32 (n, 1280) -> (n, 384), by name."""
     raw = package_weights()
     weight, bias = raw["_fc.weight"], raw["_fc.bias"]
     conse = Conse(weight, bias, rich_classes(bank), 1.5, 100)
@@ -176,7 +177,7 @@ def learn(examples: Examples, bank: TextBank, plan: Plan, stages: Stages) -> dic
         "projector that starts as ConSE, untrained": untrained,
         "student from a random start": forgetful,
         "student that starts as ConSE": student,
-        OURS: blend(untrained, student, plan.student_share),
+        STUDENT: blend(untrained, student, plan.student_share),
     }
 
 
@@ -200,7 +201,7 @@ def build(work: Path, results: Path) -> None:
         part: {name: measure(as_encoder(e), groups(everything, seen, part), bank) for name, e in encoders.items()}
         for part in (VALIDATION, TEST)
     }
-    agreement = write_model(trunk, encoders[OURS], judged, bank, clean, work)
+    agreement = write_model(trunk, encoders[STUDENT], judged, bank, clean, work)
     stages.done("measure, write and read back")
     facts = {
         "seed": SEED,

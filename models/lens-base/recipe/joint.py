@@ -53,7 +53,7 @@ class JointPlan:
     probe_share: float = 0.1
     text_anchor: float = 5.0
     largest_gradient: float = 5.0
-    trained_share: float = 0.7
+    trained_share: float = 0.5
 
 
 class Draw:

@@ -1,4 +1,4 @@
-"""What both towers are trained by together. Knows nothing of pictures and texts but their vectors."""
+"""What towers are trained by. Knows nothing of pictures and texts but their vectors."""
 
 from __future__ import annotations
 
@@ -9,6 +9,17 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 
+def both_ways(seen: Tensor, said: Tensor, target: Tensor, temperature: float) -> Tensor:
+    """Return the contrastive loss, pictures to texts and texts to pictures.
+
+    Args:
+        seen, said: unit vectors float32 (n, d) of pictures and of their texts.
+        target: float32 (n, n), which shares of the texts belong to a picture, and of the pictures to a text.
+    """
+    scores = seen @ said.T / temperature
+    return cross_entropy(scores, target) + cross_entropy(scores.T, target)
+
+
 def contrast(seen: Tensor, said: Tensor, numbers: Tensor, temperature: float) -> Tensor:
     """Return the contrastive loss both ways; texts of the same thing share the target.
 
@@ -17,9 +28,7 @@ def contrast(seen: Tensor, said: Tensor, numbers: Tensor, temperature: float) ->
         numbers: int64 (n,), equal for pictures of one thing.
     """
     same = (numbers[:, None] == numbers[None, :]).float()
-    target = same / same.sum(1, keepdim=True)
-    scores = seen @ said.T / temperature
-    return cross_entropy(scores, target) + cross_entropy(scores.T, target)
+    return both_ways(seen, said, same / same.sum(1, keepdim=True), temperature)
 
 
 def same_thing(seen: Tensor, numbers: Tensor, temperature: float) -> Tensor:

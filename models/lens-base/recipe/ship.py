@@ -1,6 +1,6 @@
 """From the quantized folder to the one that ships: its retrieval figures beside its proof, never larger than 32 MB.
 
-    pocketlens export --config lens-base.json --pretrained lens-base.pt --name lens-base --out float
+    pocketlens export --config together/lens-base.json --pretrained together/lens-base.pt --name lens-base --out float
     pocketlens quantize float --target x86-64 --calibration demo/pictures --texts models/lens-base/recipe/texts.tsv \
       --out small
     python models/lens-base/recipe/ship.py --quantized small --out models/lens-base/model
@@ -24,14 +24,14 @@ from pocketlens.manifest import write_manifest
 from pocketlens.model import FORMAT, MANIFEST, VERSION, Model
 
 MAX_BYTES = 32_000_000
-OURS = "lens-base: student blended with its start"
+OURS = "lens-base: both towers trained together"
 
 
 def main() -> None:
     """Read the command line and write the folder."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quantized", type=Path, required=True, help="the folder that pocketlens quantize made")
-    parser.add_argument("--results", type=Path, default=Path(__file__).with_name("results.json"))
+    parser.add_argument("--results", type=Path, default=Path(__file__).with_name("together.json"))
     parser.add_argument("--out", type=Path, required=True, help="the model folder to write")
     arguments = parser.parse_args()
     ship(arguments.quantized, arguments.results, arguments.out)
@@ -57,7 +57,7 @@ def ship(quantized: Path, results: Path, out: Path) -> None:
 
 
 def retrieval(results: Path) -> dict[str, float]:
-    """Return the float model's recall (0 to 1) on the held-out test split, as build.py measured it."""
+    """Return the float model's recall (0 to 1) on the held-out test split, as together.py measured it."""
     measured: dict[str, Any] = json.loads(results.read_text(encoding="utf-8"))
     groups = measured["recall"]["test"][OURS]
     return {

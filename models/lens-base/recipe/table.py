@@ -1,4 +1,4 @@
-"""Prints results.json as the Markdown table of the model card: `python table.py`."""
+"""Prints results.json and together.json as the Markdown tables of the model card: `python table.py`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,13 @@ def table(recall: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def measured(name: str) -> dict[str, Any]:
+    """Return the recall by split, encoder and gallery of a file of results."""
+    recall: dict[str, Any] = json.loads(Path(__file__).with_name(name).read_text(encoding="utf-8"))["recall"]
+    return recall
+
+
 if __name__ == "__main__":
-    results = json.loads(Path(__file__).with_name("results.json").read_text(encoding="utf-8"))
-    for part, recall in results["recall"].items():
-        print(f"\n{part}\n\n{table(recall)}")
+    first, then = measured("results.json"), measured("together.json")
+    for part in first:
+        print(f"\n{part}\n\n{table(first[part] | then[part])}")

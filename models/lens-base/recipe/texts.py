@@ -39,9 +39,8 @@ class TextTower(nn.Module):
         super().__init__()
         self.tokenizer = AutoTokenizer.from_pretrained(FOLDER)  # type: ignore[no-untyped-call,unused-ignore]
         self.transformer = AutoModel.from_pretrained(FOLDER, add_pooling_layer=False).eval()
-        last = [f"encoder.layer.{5 - layer}." for layer in range(TRAINED_LAYERS)]
-        for name, parameter in self.transformer.named_parameters():
-            parameter.requires_grad_(name.startswith(tuple(last)))
+        self.transformer.requires_grad_(False)
+        self.transformer.encoder.layer[-TRAINED_LAYERS:].requires_grad_(True)
 
     def trained(self) -> list[nn.Parameter]:
         """Return the parameters that are trained."""

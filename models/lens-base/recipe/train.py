@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from losses import both_ways
 from scipy.cluster.hierarchy import fcluster, linkage  # type: ignore[import-untyped,unused-ignore]
 from teacher import HALF, Conse, Photographs
 from timm.layers.mlp import Mlp
@@ -115,9 +116,7 @@ def _some(examples: Examples, count: int, plan: Plan, rng: np.random.Generator) 
 
 def _contrast(seen: Tensor, said: Tensor, temperature: float) -> Tensor:
     """Return the contrastive loss both ways; texts that mean the same share their target."""
-    scores = seen @ said.T / temperature
-    target = torch.softmax(said @ said.T / temperature, dim=1)
-    return cross_entropy(scores, target) + cross_entropy(scores.T, target)
+    return both_ways(seen, said, torch.softmax(said @ said.T / temperature, dim=1), temperature)
 
 
 def train_expert(examples: Examples, conse: Conse, plan: Plan, seed: int) -> Mlp:

@@ -61,7 +61,7 @@ def negatives() -> Iterator[tuple[str, Level, dict[str, Value]]]:
         yield method, "without", {}
         for strength in (0.3, 0.5, 0.7, 1.0):
             yield method, "vector", {"negative_strength": strength}
-        for strength, floor in itertools.product((0.5, 1.0, 2.0), (0.0, 1.0)):
+        for strength, floor in itertools.product((0.5, 1.0, 2.0), (0.0, 0.5, 1.0)):
             yield method, "score", {"negative_strength": strength, "negative_floor": floor}
 
 

@@ -1,9 +1,9 @@
 """Writes what lens-tiny's training starts from: lens-base's trunk at half the side, thinned, and a fitted head.
 
-    PYTHONPATH=PACKAGES python models/lens-tiny/recipe/start.py --pictures DIR --out start.safetensors
+    python models/lens-tiny/recipe/start.py --checkpoint lens-base.pt --pictures DIR --out start.safetensors
 
-A trunk from scratch needs tens of epochs; this one knows ImageNet already and only has to learn to see 112 pixels. It
-comes from the package that lens-base's comes from. The inner channels of the widest blocks that matter least are set to
+A trunk from scratch needs tens of epochs; this one is lens-base's own and only has to learn to see 112 pixels. It comes
+from the checkpoint that lens-base's recipe leaves. The inner channels of the widest blocks that matter least are set to
 zero, where they stay in training, for relu6 has no slope there; `pocketlens quantize` cuts them out. The head is a
 ridge regression from pooled features at 112 pixels to lens-base's vectors of the same pictures.
 """
@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 import safetensors.torch
+import timm
 import torch
-from lens_base import RECIPE, load
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -28,6 +28,7 @@ from pocketlens.encoder import ImageEncoder
 from pocketlens.model import Model, PictureSpec, find_model
 from pocketlens.picture import decode, preprocess
 
+TRUNK = "tf_efficientnet_lite0"
 SIDE, WIDTH = 112, 1_152
 MEAN, STD = 127.0, 128.0
 """EfficientNet-Lite's own, in levels; see lens-base's recipe, features.py."""
@@ -38,6 +39,14 @@ KEPT = {"blocks.5.1": 1_056, "blocks.5.2": 1_056, "blocks.5.3": 1_056, "blocks.6
 PICTURES, RANKING, PENALTY, SEED, BATCH = 6_000, 640, 1e-2, 0, 64
 
 Vectors = NDArray[np.float32]
+
+
+def trunk_of(weights: dict[str, Tensor]) -> Any:
+    """Return lens-base's trunk, in eval mode, from its open_clip checkpoint."""
+    trunk = timm.create_model(TRUNK, pretrained=False, num_classes=0).eval()
+    prefix = "visual.trunk."
+    trunk.load_state_dict({name.removeprefix(prefix): w for name, w in weights.items() if name.startswith(prefix)})
+    return trunk
 
 
 def pixels_of(paths: list[Path], spec: PictureSpec) -> Tensor:
@@ -122,6 +131,7 @@ def checkpoint(trunk: Any, weight: Vectors, bias: Vectors) -> dict[str, Tensor]:
 def main() -> None:
     """Read the command line and write the checkpoint."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--checkpoint", type=Path, required=True, help="lens-base.pt of lens-base's recipe")
     parser.add_argument("--pictures", type=Path, required=True, help="folder of training pictures")
     parser.add_argument("--heavy", default="lens-base", help="the gallery model (default lens-base)")
     parser.add_argument("--threads", type=int, default=1, help="of torch and ONNX Runtime (default 1)")
@@ -131,7 +141,7 @@ def main() -> None:
     paths = sorted(arguments.pictures.rglob("*.webp"))
     some = random.Random(SEED).sample(paths, min(PICTURES, len(paths)))
     heavy = ImageEncoder(Model.open(find_model(arguments.heavy)), threads=arguments.threads)
-    trunk, _ = load(RECIPE / "trunk.py", "trunk").proven_trunk(pixels_of(some[:8], heavy.spec))
+    trunk = trunk_of(torch.load(arguments.checkpoint, map_location="cpu", weights_only=True))
     thin(trunk, some[:RANKING], replace(heavy.spec, side=SIDE))
     state = checkpoint(trunk, *ridge(*seen(trunk, heavy, some)))
     arguments.out.write_bytes(safetensors.torch.save(state))
