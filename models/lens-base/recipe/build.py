@@ -23,14 +23,15 @@ import numpy as np
 import torch
 from evaluate import Encoder, Group, measure
 from features import cached_features, on_colour, squash, to_pixels
+from open_clip import CustomTextCLIP
 from open_clip.zero_shot_metadata import IMAGENET_CLASSNAMES
 from pictures import Picture, clipart, decodable, decode, emoji, stamps
 from PIL import Image
 from sources import Package, fetch_all
 from split import TEST, TRAIN, VALIDATION, fingerprint
 from teacher import Conse, Photographs, plain_classes, rich_classes
-from texts import TextBank, class_texts, phrases, picture_texts
-from torch import Tensor, nn
+from texts import TextBank, TextTower, class_texts, encode_texts, phrases, picture_texts
+from torch import Tensor
 from train import Examples, Plan, blend, conse_projector, projector, teacher, train_expert, train_student
 from trunk import package_weights, proven_trunk
 
@@ -133,18 +134,20 @@ def proof_pixels(pictures: list[Picture]) -> Tensor:
 
 
 def write_model(
-    trunk: nn.Module, student: Any, judged: list[Picture], bank: TextBank, clean: Tensor, work: Path
-) -> Any:
-    """Write the open_clip model into `work` and return how well it agrees with the recipe's own vectors."""
-    config, weights = checkpoint.write(checkpoint.assemble(trunk, student), work)
+    model: CustomTextCLIP, judged: list[Picture], placed: Tensor, tower: TextTower | None, work: Path
+) -> dict[str, float]:
+    """Write the open_clip model into `work` and return how well it agrees with the recipe's own vectors.
+
+    Args:
+        placed: the recipe's unit vectors of `judged`, float32 (n, 384).
+        tower: the recipe's text tower; None for MiniLM as it comes.
+    """
+    config, weights = checkpoint.write(model, work)
     some = list(range(0, len(judged), max(1, len(judged) // 32)))
-    with torch.inference_mode():
-        placed = torch.nn.functional.normalize(student(clean[some].float()), dim=1).numpy()
     captions = [judged[i].caption for i in some]
     images: list[Image.Image] = [on_colour(decode(judged[i].path)) for i in some]
-    return checkpoint.agreement(
-        checkpoint.read(config, weights), images, placed, captions, bank.vectors[bank.rows(captions)]
-    )
+    said = encode_texts(captions, tower)
+    return checkpoint.agreement(checkpoint.read(config, weights), images, placed[some].numpy(), captions, said)
 
 
 def packages_table(packages: dict[str, Package]) -> dict[str, dict[str, str]]:
@@ -201,7 +204,10 @@ def build(work: Path, results: Path) -> None:
         part: {name: measure(as_encoder(e), groups(everything, seen, part), bank) for name, e in encoders.items()}
         for part in (VALIDATION, TEST)
     }
-    agreement = write_model(trunk, encoders[STUDENT], judged, bank, clean, work)
+    student = encoders[STUDENT]
+    with torch.inference_mode():
+        placed = torch.nn.functional.normalize(student(clean.float()), dim=1)
+    agreement = write_model(checkpoint.assemble(trunk, student), judged, placed, None, work)
     stages.done("measure, write and read back")
     facts = {
         "seed": SEED,

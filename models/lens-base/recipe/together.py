@@ -23,18 +23,16 @@ import checkpoint
 import numpy as np
 import torch
 from evaluate import measure
-from features import Maps, cached_maps, on_colour
+from features import Maps, cached_maps
 from joint import JointPlan, Known, Towers, train_joint
 from late import Early, Late
 from open_clip.zero_shot_metadata import IMAGENET_CLASSNAMES
-from pictures import Picture, clipart, decodable, decode, emoji, stamps, toned
-from PIL import Image
+from pictures import Picture, clipart, decodable, emoji, stamps, toned
 from sources import fetch_all
 from split import TEST, TRAIN, VALIDATION
 from teacher import Photographs
-from texts import TextBank, TextTower, class_texts, encode_texts, phrases, picture_texts
+from texts import TextBank, TextTower, class_texts, phrases, picture_texts
 from timm.layers.mlp import Mlp
-from torch import nn
 from trunk import package_weights, proven_trunk
 
 SHIPS = "lens-base: both towers trained together"
@@ -88,20 +86,6 @@ def recalls(towers: Towers, held: list[Picture], maps: Maps, work: Path) -> dict
     return measure(lambda vectors: vectors, build.groups(held, towers.encode(maps), held[0].part), spoken)
 
 
-def write_model(trunk: nn.Module, towers: Towers, judged: list[Picture], maps: Maps, work: Path) -> dict[str, float]:
-    """Write the open_clip model into `work` and return how well it agrees with the recipe's own vectors.
-
-    Args:
-        maps: early maps of `judged`.
-    """
-    config, weights = checkpoint.write(checkpoint.assemble(trunk, towers.late.head, towers.text), work)
-    some = list(range(0, len(judged), max(1, len(judged) // 32)))
-    captions = [judged[i].caption for i in some]
-    images: list[Image.Image] = [on_colour(decode(judged[i].path)) for i in some]
-    placed, said = towers.encode(maps)[some].numpy(), encode_texts(captions, towers.text)
-    return checkpoint.agreement(checkpoint.read(config, weights), images, placed, captions, said)
-
-
 def run(work: Path, emojicir: Path, crops: Path, results: Path) -> None:
     """Train, measure and write."""
     stages, plan, packages = build.Stages(), JointPlan(), fetch_all(work / "cache")
@@ -128,7 +112,9 @@ def run(work: Path, emojicir: Path, crops: Path, results: Path) -> None:
     chosen, rng = towers.blended(before, plan.trained_share), np.random.default_rng(build.SEED)
     tested = {SHIPS: recalls(chosen, last, last_seen, work)}
     chosen.late.store(trunk, maps.draw(rng.permutation(len(maps))[:256], rng))
-    read_back = write_model(trunk, chosen, held, seen, work / "together")
+    placed = chosen.encode(seen)
+    model = checkpoint.assemble(trunk, chosen.late.head, chosen.text)
+    read_back = build.write_model(model, held, placed, chosen.text, work / "together")
     stages.done("measure, write and read back")
     facts = {
         "what": "recall in per cent; validation by how much of the trained weights is taken, test of what ships",
